@@ -1,0 +1,1 @@
+"""Where it runs: pools, images, schedules."""

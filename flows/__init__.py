@@ -1,0 +1,1 @@
+"""What is asked: one file per experiment, and the command line."""

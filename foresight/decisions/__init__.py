@@ -1,0 +1,1 @@
+"""Thresholds and gates as data, and the verdicts they give, with reasons."""

@@ -1,0 +1,1 @@
+"""Measures on plain arrays, each with its source, its null and its interval."""

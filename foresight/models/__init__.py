@@ -1,0 +1,1 @@
+"""Cards of the models we can read, and how to tap them."""

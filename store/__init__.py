@@ -1,0 +1,1 @@
+"""What is kept: recipes, shards, the catalog, lazy views. No model and no Prefect is known here."""
