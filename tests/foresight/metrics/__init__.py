@@ -1,0 +1,1 @@
+"""Tests of the measures: laws, planted answers, and agreement with independent implementations."""
