@@ -1,1 +1,28 @@
-"""Thresholds and gates as data, and the verdicts they give, with reasons."""
+"""Thresholds and gates as data, and the verdicts they give, with reasons.
+
+`DECISIONS` is the registry: experiment name to the function that decides it.
+"""
+
+from foresight.decisions.budget import (
+    cross_attention_parameters,
+    mlp_parameters,
+    mlp_width_for,
+)
+from foresight.decisions.q1 import Criterion, Q1Decision, q1_decision
+from foresight.decisions.verdicts import Verdict, gate, judge, threshold_table
+
+DECISIONS = {"q1": q1_decision}
+
+__all__ = [
+    "DECISIONS",
+    "Criterion",
+    "Q1Decision",
+    "Verdict",
+    "cross_attention_parameters",
+    "gate",
+    "judge",
+    "mlp_parameters",
+    "mlp_width_for",
+    "q1_decision",
+    "threshold_table",
+]
