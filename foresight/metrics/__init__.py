@@ -1,1 +1,69 @@
-"""Measures on plain arrays, each with its source, its null and its interval."""
+"""Measures on plain arrays, each with its source, its null and its interval.
+
+Every measure takes `[sample feature]` arrays (or a `Space`, which keeps what several measures share) and
+returns an `Estimate`, or a mapping of them by name. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foresight.metrics.categories import cluster_purity, intra_class_variance, knn_accuracy, silhouette
+    from foresight.metrics.cka import linear_cka, rbf_cka
+    from foresight.metrics.composite import composite_score
+    from foresight.metrics.dimension import mle_dimension, pca_dimension, two_nn
+    from foresight.metrics.estimate import Estimate
+    from foresight.metrics.neighbours import knn_overlap
+    from foresight.metrics.probes import ridge_probe
+    from foresight.metrics.rsa import mantel_test, rsa_spearman
+    from foresight.metrics.space import Space
+
+_HOME = {
+    "Estimate": "estimate",
+    "Space": "space",
+    "cluster_purity": "categories",
+    "composite_score": "composite",
+    "intra_class_variance": "categories",
+    "knn_accuracy": "categories",
+    "knn_overlap": "neighbours",
+    "linear_cka": "cka",
+    "mantel_test": "rsa",
+    "mle_dimension": "dimension",
+    "pca_dimension": "dimension",
+    "rbf_cka": "cka",
+    "ridge_probe": "probes",
+    "rsa_spearman": "rsa",
+    "silhouette": "categories",
+    "two_nn": "dimension",
+}
+
+__all__ = [
+    "Estimate",
+    "Space",
+    "cluster_purity",
+    "composite_score",
+    "intra_class_variance",
+    "knn_accuracy",
+    "knn_overlap",
+    "linear_cka",
+    "mantel_test",
+    "mle_dimension",
+    "pca_dimension",
+    "rbf_cka",
+    "ridge_probe",
+    "rsa_spearman",
+    "silhouette",
+    "two_nn",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

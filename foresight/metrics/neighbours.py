@@ -1,0 +1,199 @@
+"""Neighbour overlap: does a sample keep its nearest neighbours from one space in the other?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from foresight.metrics.estimate import Estimate
+from foresight.metrics.space import FEWEST, Metric, Space, as_pair
+from foresight.metrics.statistics import calibrated, half_sample_error, interval, permutation_p
+
+MEASURES = ("recall", "mrr", "jaccard")
+
+
+def knn_overlap(
+    x: Any,
+    y: Any,
+    *,
+    ks: Sequence[int] = (5, 10, 50, 100),
+    groups: Sequence[Any] | np.ndarray | None = None,
+    metric: Metric = "cosine",
+    permutations: int = 999,
+    resamples: int = 50,
+    seed: int = 0,
+) -> Mapping[str, Estimate]:
+    """Return 'recall@k', 'mrr@k' and 'jaccard@k' for each k, all in [0, 1].
+
+    With N_x the k nearest of a sample in `x` and N_y in `y` [sample feature], itself never among them:
+    recall@k is |N_x ∩ N_y| / k, mutual k-NN; jaccard@k is |N_x ∩ N_y| / |N_x ∪ N_y|; mrr@k is the mean over
+    N_x of 1 / rank in `y`; each averaged over samples. A rotated copy has recall and jaccard 1, and mrr
+    H(k)/k, which 'calibrated' takes as its best; other readings of MRR stand in its `detail`: 'nearest', 1 /
+    rank of the nearest alone, and 'first', 1 / rank of the best placed of the k. Groups are averaged first,
+    so a neighbour is always another group. Equal distances are put in random order, in each space by itself.
+    `null` is the mean over whole-group permutations, `controls['chance']` the exact level: k/(n-1) for
+    recall, H(n-1)/(n-1) for mrr, from the hypergeometric law for jaccard.
+    A k of n - 1 or more is nan: all others would be neighbours.
+
+    Huh et al. (2024), arXiv:2405.07987.
+    """
+    if not ks or min(ks) < 1:
+        raise ValueError(
+            f"neighbour counts are 1 or more and at least one is asked for, but got ks={list(ks)}"
+        )
+    a, b = as_pair(x, y, groups)
+    n, g = len(a), len(a.observed)
+    names = [f"{m}@{k}" for m in MEASURES for k in ks]
+    why = ""
+    if g < FEWEST:
+        why = f"neighbour overlap needs at least {FEWEST} groups, but got {g}"
+    for side, space in (("first", a.observed), ("second", b.observed)):
+        if not why and _tied(space, metric):
+            why = (
+                f"all {metric} distances of the {side} space are equal, so no sample has a nearest neighbour"
+            )
+    good = sorted({k for k in ks if k < g - 1})
+    result = {
+        name: Estimate.undefined(
+            why or f"k = {name.split('@')[1]} needs more than k + 1 groups, but got {g}", n=n, n_effective=g
+        )
+        for name in names
+    }
+    if why or not good:
+        return result
+    order_a, order_b = (
+        neighbour_order(a.observed, metric, seed=seed),
+        neighbour_order(b.observed, metric, seed=seed + 1),
+    )
+    ranks_b = ranks_of(order_b)
+    values = overlap(order_a, ranks_b, good).mean(axis=0)
+    reached = 1.0 / np.take_along_axis(ranks_b, order_a[:, : max(good)], axis=1)
+    readings = {
+        k: {"nearest": float(reached[:, 0].mean()), "first": float(reached[:, :k].max(axis=1).mean())}
+        for k in good
+    }
+    null = _null(order_a, ranks_b, good, permutations=permutations, seed=seed)
+
+    def half(s: np.ndarray) -> np.ndarray:
+        fits = [k for k in good if k < len(s) - 1]
+        out = np.full((len(MEASURES), len(good)), math.nan)
+        out[:, : len(fits)] = overlap(within(order_a, s), ranks_of(within(order_b, s)), fits).mean(axis=0)
+        return out
+
+    errors = half_sample_error(half, g, resamples=resamples, seed=seed)
+    errors = np.broadcast_to(errors, values.shape)
+    plain = {}
+    if g < n:
+        raw = neighbour_order(a, metric, seed=seed), neighbour_order(b, metric, seed=seed + 1)
+        plain["ignoring groups"] = overlap(raw[0], ranks_of(raw[1]), good).mean(axis=0)
+    for i, measure in enumerate(MEASURES):
+        for j, k in enumerate(good):
+            value, draws = float(values[i, j]), null[:, i, j]
+            centre = float(draws.mean()) if len(draws) else math.nan
+            low, high = interval(value, float(errors[i, j]), bounds=(0.0, 1.0))
+            result[f"{measure}@{k}"] = Estimate(
+                value=value,
+                low=low,
+                high=high,
+                null=centre,
+                p=permutation_p(value, draws),
+                n=n,
+                n_effective=g,
+                controls={
+                    "chance": chance_level(measure, k, g),
+                    "calibrated": calibrated(value, centre, best=best_level(measure, k)),
+                    **{name: float(table[i, j]) for name, table in plain.items()},
+                },
+                detail={"metric": metric, "k": k, **(readings[k] if measure == "mrr" else {})},
+                why=""
+                if math.isfinite(low)
+                else f"no interval: a half of {g} groups has too few for k = {k}",
+            )
+    return result
+
+
+def neighbour_order(space: Space, metric: Metric, *, seed: int) -> Int[np.ndarray, "sample other"]:
+    """Return the other samples from nearest to farthest, in each row; ties in an order drawn from `seed`."""
+    distances = space.distances(metric).copy()
+    np.fill_diagonal(distances, -1.0)
+    shuffle = np.random.default_rng([seed, 6]).permutation(len(distances))
+    order = shuffle[np.argsort(distances[:, shuffle], axis=1, kind="stable")]
+    return order[:, 1:]
+
+
+def ranks_of(order: Int[np.ndarray, "sample other"]) -> Int[np.ndarray, "sample sample"]:
+    """Return at [i, j] the rank, from 1, of j among the neighbours of i; 0 for itself."""
+    n = len(order)
+    ranks = np.zeros((n, n), dtype=np.int32)
+    np.put_along_axis(ranks, order, np.arange(1, n, dtype=np.int32)[None, :], axis=1)
+    return ranks
+
+
+def within(
+    order: Int[np.ndarray, "sample other"], subset: Int[np.ndarray, " some"]
+) -> Int[np.ndarray, "some _"]:
+    """Return the neighbour order of `subset` among itself, renumbered from 0."""
+    place = np.full(len(order), -1, dtype=np.int64)
+    place[subset] = np.arange(len(subset))
+    renumbered = place[order[subset]]
+    return renumbered[renumbered >= 0].reshape(len(subset), len(subset) - 1)
+
+
+def overlap(
+    order_a: Int[np.ndarray, "sample other"], ranks_b: Int[np.ndarray, "sample sample"], ks: Sequence[int]
+) -> Float[np.ndarray, "sample 3 k"]:
+    """Return recall, mrr and jaccard of every sample for each k."""
+    ranks = np.take_along_axis(ranks_b, order_a[:, : max(ks)], axis=1)
+    return _measures(ranks, ks)
+
+
+def best_level(measure: str, k: int) -> float:
+    """Return a measure's value for a copy of the same space."""
+    return float((1.0 / np.arange(1, k + 1)).mean()) if measure == "mrr" else 1.0
+
+
+def chance_level(measure: str, k: int, n: int) -> float:
+    """Return the exact mean of a measure when the order in one space is random, for n samples."""
+    if measure == "recall":
+        return k / (n - 1)
+    if measure == "mrr":
+        return float((1.0 / np.arange(1, n)).sum() / (n - 1))
+    from scipy.stats import hypergeom
+
+    common = np.arange(k + 1)
+    return float((hypergeom(n - 1, k, k).pmf(common) * common / (2 * k - common)).sum())
+
+
+def _measures(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    out = np.empty((len(ranks), len(MEASURES), len(ks)))
+    inverse = np.cumsum(1.0 / ranks, axis=1)
+    for j, k in enumerate(ks):
+        hits = (ranks[:, :k] <= k).sum(axis=1)
+        out[:, 0, j] = hits / k
+        out[:, 1, j] = inverse[:, k - 1] / k
+        out[:, 2, j] = hits / (2 * k - hits)
+    return out
+
+
+def _null(
+    order_a: np.ndarray, ranks_b: np.ndarray, ks: Sequence[int], *, permutations: int, seed: int
+) -> Float[np.ndarray, "permutation 3 k"]:
+    rng = np.random.default_rng([seed, 3])
+    n, near = len(order_a), order_a[:, : max(ks)]
+    flat = ranks_b.ravel()
+    out = np.empty((permutations, len(MEASURES), len(ks)))
+    for i in range(permutations):
+        order = rng.permutation(n)
+        ranks = flat[order[:, None] * n + order[near]]
+        out[i] = _measures(ranks, ks).mean(axis=0)
+    return out
+
+
+def _tied(space: Space, metric: Metric) -> bool:
+    distances = space.distances(metric)
+    off = distances[~np.eye(len(distances), dtype=bool)]
+    return len(off) == 0 or bool(np.ptp(off) <= 1e-12 * max(float(off.max()), 1e-300))

@@ -1,0 +1,328 @@
+"""Ridge probe: how much of one space is a linear function of the other, on groups it never saw?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from foresight.metrics.estimate import Estimate
+from foresight.metrics.space import Space, as_pair
+from foresight.metrics.statistics import (
+    calibrated,
+    cluster_bootstrap,
+    gathered,
+    grouped_folds,
+    permutation_p,
+    shuffled_partner,
+)
+
+PENALTIES = tuple(10.0**e for e in range(-5, 5))
+"""Ridge penalties tried, in units of the mean squared length of a centred training row."""
+
+
+def ridge_probe(
+    x: Any,
+    y: Any,
+    *,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    folds: int = 5,
+    penalties: Sequence[float] = PENALTIES,
+    components: int = 50,
+    permutations: int = 999,
+    shuffles: int = 5,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Mapping[str, Estimate]:
+    """Return 'r2' and 'cosine' of predicting `y` from `x` [sample feature] by ridge regression, out of fold.
+
+    Each fold of groups is predicted by a ridge (free intercept) trained on the others, its penalty chosen on
+    a validation part of those training groups; each sample is predicted once. R² is 1 - Σ|y - ŷ|² / Σ|y - ȳ|²
+    with ȳ the *training* mean, summed over features (variance-weighted), so the mean predictor scores exactly
+    0 and a bad probe less than 0. Cosine is the mean over samples between ŷ and y, training mean removed.
+    Unchanged by rotating or scaling either side.
+
+    Controls of both: 'train mean' (the mean predictor, scored about the test mean as is usual), 'random
+    projection' (an untrained Gaussian map, only its scale fitted), 'PCA-reduced random projection' (the same
+    after PCA to `components`), 'identity after PCA' (principal components paired by rank) and 'shuffled
+    pairs' (the whole probe again on pairs shuffled by group, mean of `shuffles`; also `null`). For r2 also
+    'uniform' (plain mean over features of `y`) and 'calibrated'.
+
+    The interval draws groups with replacement for the given predictions. p of r2 shuffles pairs by group, at
+    a fixed penalty of 1, because a penalty chosen on the true pairs would make the true pairs special.
+    """
+    a, b = as_pair(x, y, groups)
+    n, g = len(a), a.n_groups
+    why = ""
+    if g < 2 * folds:
+        why = f"a probe with {folds} folds needs at least {2 * folds} groups, but got {g}"
+    for side, space in (("first", a), ("second", b)):
+        if not why and space.constant:
+            why = f"the {side} space is constant: all {n} samples are one point"
+    if why:
+        return {m: Estimate.undefined(why, n=n, n_effective=g) for m in ("r2", "cosine")}
+    if not penalties or min(penalties) <= 0:
+        raise ValueError(f"ridge penalties are positive, but got {list(penalties)}")
+    plan = _plan(a, folds=folds, seed=seed)
+    gram = b.gram
+
+    chosen = [_choose(fold, gram, penalties) for fold in plan]
+    residual = _stack(plan, [fold.weights(p) for fold, p in zip(plan, chosen, strict=True)], n)
+    mean_only = _stack(plan, [None] * folds, n)
+    target = mean_only @ b.coordinates
+    error = residual @ b.coordinates
+    sums = _by_group(np.square(error).sum(1), np.square(target).sum(1), a.groups)
+    value = 1.0 - float(sums[:, 0].sum() / sums[:, 1].sum())
+    low, high = cluster_bootstrap(sums, lambda t: 1.0 - t[:, 0] / t[:, 1], resamples=resamples, seed=seed)
+    cosines = _cosines(target - error, target)
+    per_group = _by_group(cosines, np.ones(n), a.groups)
+    c_low, c_high = cluster_bootstrap(per_group, lambda t: t[:, 0] / t[:, 1], resamples=resamples, seed=seed)
+
+    baselines = _baselines(a, b, plan, target, components=components, seed=seed)
+    usual = np.concatenate([_about_test_mean(target[fold.test]) for fold in plan])
+    baselines["train mean"] = (1.0 - float(np.square(target).sum() / np.square(usual).sum()), 0.0)
+    shuffled = [_refit(plan, b, penalties, a.groups, seed=seed + 1 + i) for i in range(shuffles)]
+    null = np.array(shuffled).mean(axis=0) if shuffled else np.full(2, math.nan)
+    baselines["shuffled pairs"] = (float(null[0]), float(null[1]))
+
+    fixed = _stack(plan, [fold.weights(1.0) for fold in plan], n)
+    p, power = _pairing_p(fixed, mean_only, gram, a.groups, permutations=permutations, seed=seed)
+    uniform, left_out = _uniform(residual, mean_only, b)
+    detail = {
+        "penalties": chosen,
+        "folds": folds,
+        "constant outputs": left_out,
+        "r2 at penalty 1": power,
+    }
+    return {
+        "r2": Estimate(
+            value=value,
+            low=low,
+            high=high,
+            null=float(null[0]),
+            p=p,
+            n=n,
+            n_effective=g,
+            controls={
+                **{name: pair[0] for name, pair in baselines.items()},
+                "uniform": uniform,
+                "calibrated": calibrated(value, float(null[0])),
+            },
+            detail=detail,
+        ),
+        "cosine": Estimate(
+            value=float(per_group[:, 0].sum() / per_group[:, 1].sum()),
+            low=c_low,
+            high=c_high,
+            null=float(null[1]),
+            n=n,
+            n_effective=g,
+            controls={
+                **{name: pair[1] for name, pair in baselines.items() if name != "train mean"},
+                "train mean, not centred": _raw_mean_cosine(plan, b),
+            },
+            detail=detail,
+        ),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Fold:
+    """One train/test split of the samples with the training Gram matrix of `x` taken apart."""
+
+    train: Int[np.ndarray, " train"]
+    test: Int[np.ndarray, " test"]
+    values: Float[np.ndarray, " component"]
+    vectors: Float[np.ndarray, "train component"]
+    cross: Float[np.ndarray, "test component"]
+    """Centred inner products test x train, times `vectors`."""
+    scale: float
+    """Mean squared length of a centred training row."""
+    inner: _Fold | None
+    """The split of `train` on which the penalty is chosen."""
+
+    def shrink(self, penalty: float) -> np.ndarray:
+        return 1.0 / (self.values + penalty * self.scale)
+
+    def weights(self, penalty: float) -> Float[np.ndarray, "test train"]:
+        """Return W with prediction - ȳ = W (y_train - ȳ)."""
+        return (self.cross * self.shrink(penalty)) @ self.vectors.T
+
+
+def _fold(gram: np.ndarray, train: np.ndarray, test: np.ndarray, inner: _Fold | None) -> _Fold:
+    block, cross = gram[np.ix_(train, train)], gram[np.ix_(test, train)]
+    means = block.mean(axis=0)
+    cross = cross - cross.mean(axis=1, keepdims=True) - means[None, :] + means.mean()
+    block = block - means[:, None] - means[None, :] + means.mean()
+    values, vectors = np.linalg.eigh(block)
+    values = np.maximum(values, 0.0)
+    return _Fold(
+        train=train,
+        test=test,
+        values=values,
+        vectors=vectors,
+        cross=cross @ vectors,
+        scale=float(values.sum()) / len(train) or 1.0,
+        inner=inner,
+    )
+
+
+def _plan(space: Space, *, folds: int, seed: int) -> list[_Fold]:
+    held, out = grouped_folds(space.groups, folds=folds, seed=seed), []
+    for f in range(folds):
+        train, test = np.flatnonzero(held != f), np.flatnonzero(held == f)
+        part = grouped_folds(
+            space.groups[train], folds=min(folds, len(np.unique(space.groups[train]))), seed=seed + f
+        )
+        inner = _fold(space.gram, train[part != 0], train[part == 0], None)
+        out.append(_fold(space.gram, train, test, inner))
+    return out
+
+
+def _choose(fold: _Fold, gram: Float[np.ndarray, "sample sample"], penalties: Sequence[float]) -> float:
+    """Return the penalty with the least squared error on the validation part, given the targets' Gram."""
+    inner = fold.inner
+    assert inner is not None
+    targets = gram[np.ix_(inner.train, inner.train)]
+    cross = gram[np.ix_(inner.test, inner.train)]
+    means = targets.mean(axis=0)
+    cross = cross - cross.mean(axis=1, keepdims=True) - means[None, :] + means.mean()
+    targets = targets - means[:, None] - means[None, :] + means.mean()
+    # with W = C S Vᵀ the error is const - 2 Σ s_k d_k + sᵀ Q s: cheap for every penalty
+    rotated = inner.vectors.T @ targets @ inner.vectors
+    linear = np.einsum("ij,ij->j", inner.cross, cross @ inner.vectors)
+    quadratic = (inner.cross.T @ inner.cross) * rotated
+    losses = []
+    for penalty in penalties:
+        s = inner.shrink(penalty)
+        losses.append(float(s @ quadratic @ s - 2.0 * s @ linear))
+    return float(penalties[int(np.argmin(losses))])
+
+
+def _stack(
+    plan: Sequence[_Fold], weights: Sequence[np.ndarray | None], n: int
+) -> Float[np.ndarray, "sample sample"]:
+    """Return R with R y = y - ŷ, each ŷ from the fold that held it out; None is the mean predictor."""
+    out = np.zeros((n, n))
+    for fold, w in zip(plan, weights, strict=True):
+        size = len(fold.train)
+        if w is None:
+            block = np.full((len(fold.test), size), -1.0 / size)
+        else:
+            block = -w - (1.0 - w.sum(axis=1, keepdims=True)) / size
+        out[np.ix_(fold.test, fold.train)] = block
+        out[fold.test, fold.test] = 1.0
+    return out
+
+
+def _refit(
+    plan: Sequence[_Fold], b: Space, penalties: Sequence[float], groups: np.ndarray, *, seed: int
+) -> tuple[float, float]:
+    partner = shuffled_partner(groups, rng=np.random.default_rng([seed, 9]))
+    gram, targets = b.gram[np.ix_(partner, partner)], b.coordinates[partner]
+    weights = [fold.weights(_choose(fold, gram, penalties)) for fold in plan]
+    error = _stack(plan, weights, len(groups)) @ targets
+    target = _stack(plan, [None] * len(plan), len(groups)) @ targets
+    cosine = float(_cosines(target - error, target).mean())
+    return 1.0 - float(np.square(error).sum() / np.square(target).sum()), cosine
+
+
+def _pairing_p(
+    fixed: np.ndarray,
+    mean_only: np.ndarray,
+    gram: np.ndarray,
+    groups: np.ndarray,
+    *,
+    permutations: int,
+    seed: int,
+) -> tuple[float, float]:
+    # Σ|R P y|² = Σ_ij (RᵀR)_ij L_π(i)π(j): one inner product of pair matrices for every shuffle
+    upper, lower = fixed.T @ fixed, mean_only.T @ mean_only
+    value = 1.0 - float(np.vdot(upper, gram) / np.vdot(lower, gram))
+    if int(groups.max()) + 1 == len(groups):
+        errors = gathered(gram, upper, permutations=permutations, seed=seed)
+        totals = gathered(gram, lower, permutations=permutations, seed=seed)
+    else:
+        rng = np.random.default_rng([seed, 3])
+        draws = [shuffled_partner(groups, rng=rng) for _ in range(permutations)]
+        errors = np.array([np.vdot(gram[np.ix_(d, d)], upper) for d in draws])
+        totals = np.array([np.vdot(gram[np.ix_(d, d)], lower) for d in draws])
+    return permutation_p(value, 1.0 - errors / totals), value
+
+
+def _baselines(
+    a: Space, b: Space, plan: Sequence[_Fold], target: np.ndarray, *, components: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Return (R², cosine) of the untrained maps; axes and scale come from each training part alone."""
+    rng = np.random.default_rng([seed, 10])
+    xs, ys = a.coordinates, b.coordinates
+    maps = {
+        name: np.zeros_like(target)
+        for name in ("random projection", "PCA-reduced random projection", "identity after PCA")
+    }
+    gaussian = rng.standard_normal((xs.shape[1], ys.shape[1]))
+    for fold in plan:
+        x_mean, y_mean = xs[fold.train].mean(axis=0), ys[fold.train].mean(axis=0)
+        x_train, y_train = xs[fold.train] - x_mean, ys[fold.train] - y_mean
+        x_test = xs[fold.test] - x_mean
+        x_axes, y_axes = _axes(x_train, components), _axes(y_train, components)
+        k = min(x_axes.shape[1], y_axes.shape[1])
+        reduced = x_axes @ gaussian[: x_axes.shape[1]]
+        identity = x_axes[:, :k] @ y_axes[:, :k].T
+        for name, mapping in (
+            ("random projection", gaussian),
+            ("PCA-reduced random projection", reduced),
+            ("identity after PCA", identity),
+        ):
+            guess = x_train @ mapping
+            scale = float(np.vdot(guess, y_train) / np.vdot(guess, guess))
+            maps[name][fold.test] = scale * (x_test @ mapping)
+    total = float(np.square(target).sum())
+    return {
+        name: (1.0 - float(np.square(target - guess).sum()) / total, float(_cosines(guess, target).mean()))
+        for name, guess in maps.items()
+    }
+
+
+def _axes(centred: np.ndarray, components: int) -> Float[np.ndarray, "feature component"]:
+    from scipy.linalg import eigh
+
+    m = len(centred)
+    values, vectors = eigh(centred @ centred.T, subset_by_index=[max(m - components, 0), m - 1])
+    good = np.flatnonzero(values > values[-1] * m * np.finfo(np.float64).eps)[::-1]
+    return (centred.T @ vectors[:, good]) / np.sqrt(values[good])
+
+
+def _uniform(residual: np.ndarray, mean_only: np.ndarray, b: Space) -> tuple[float, int]:
+    """Return R² averaged over the features of `b`, and how many constant ones had to be left out."""
+    values = b.values - b.mean
+    total = np.square(mean_only @ values).sum(axis=0)
+    good = total > 1e-12 * total.max()
+    error = np.square(residual @ values[:, good]).sum(axis=0)
+    return float((1.0 - error / total[good]).mean()), int((~good).sum())
+
+
+def _raw_mean_cosine(plan: Sequence[_Fold], b: Space) -> float:
+    """Return the cosine of predicting the training mean, nothing removed: what a careless cosine rewards."""
+    out = [
+        _cosines(np.broadcast_to(b.values[f.train].mean(axis=0), (len(f.test), b.width)), b.values[f.test])
+        for f in plan
+    ]
+    return float(np.concatenate(out).mean())
+
+
+def _cosines(guess: np.ndarray, truth: np.ndarray) -> Float[np.ndarray, " sample"]:
+    norms = np.linalg.norm(guess, axis=1) * np.linalg.norm(truth, axis=1)
+    return np.einsum("ij,ij->i", guess, truth) / np.where(norms > 0, norms, np.inf)
+
+
+def _about_test_mean(values: np.ndarray) -> np.ndarray:
+    return values - values.mean(axis=0)
+
+
+def _by_group(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Float[np.ndarray, "group 2"]:
+    return np.stack([np.bincount(groups, weights=first), np.bincount(groups, weights=second)], axis=1)

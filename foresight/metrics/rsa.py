@@ -1,0 +1,128 @@
+"""Representational similarity: rank correlation of the two spaces' distances, tested over whole groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from foresight.metrics.cka import aligned
+from foresight.metrics.estimate import Estimate
+from foresight.metrics.space import FEWEST, Metric, Space, as_pair
+from foresight.metrics.statistics import calibrated, gathered, half_sample_error, interval, permutation_p
+
+
+def rsa_spearman(
+    x: Any,
+    y: Any,
+    *,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    metric: Metric = "euclidean",
+    permutations: int = 999,
+    resamples: int = 100,
+    seed: int = 0,
+) -> Estimate:
+    """Return Spearman's ρ between the n(n-1)/2 distances of `x` and of `y` [sample feature], in [-1, 1].
+
+    Each pair counts once and the zero diagonal not at all. Groups are averaged first. p is the one-sided
+    Mantel test: groups change places in one space; the usual p of ρ takes the pairs for independent and is
+    wrong by far. Ties share their mean rank.
+
+    Kriegeskorte, Mur & Bandettini (2008); Mantel (1967). nan below 4 groups and when all distances of a side
+    are equal.
+    """
+    return _compare(x, y, groups, metric, "spearman", permutations, resamples, seed)
+
+
+def mantel_test(
+    x: Any,
+    y: Any,
+    *,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    metric: Metric = "euclidean",
+    permutations: int = 999,
+    resamples: int = 100,
+    seed: int = 0,
+) -> Estimate:
+    """Return Mantel's r, Pearson's correlation of the distances, with its one-sided permutation p.
+
+    As `rsa_spearman` but on the distances themselves, so a monotone bend of one space lowers it.
+    """
+    return _compare(x, y, groups, metric, "pearson", permutations, resamples, seed)
+
+
+def rank_matrix(distances: Float[np.ndarray, "sample sample"]) -> Float[np.ndarray, "sample sample"]:
+    """Return the mean ranks (from 1) of the condensed distances, put back in place; the diagonal is 0."""
+    from scipy.stats import rankdata
+
+    upper = np.triu_indices(len(distances), 1)
+    out = np.zeros_like(distances)
+    out[upper] = rankdata(distances[upper])
+    return out + out.T
+
+
+def off_diagonal_centred(pairs: Float[np.ndarray, "sample sample"]) -> Float[np.ndarray, "sample sample"]:
+    """Return pair values with the mean over different samples removed; the diagonal is 0."""
+    n = len(pairs)
+    centred = pairs - (pairs.sum() - np.trace(pairs)) / (n * (n - 1))
+    np.fill_diagonal(centred, 0.0)
+    return centred
+
+
+def _compare(
+    x: Any,
+    y: Any,
+    groups: Sequence[Any] | np.ndarray | None,
+    metric: Metric,
+    kind: str,
+    permutations: int,
+    resamples: int,
+    seed: int,
+) -> Estimate:
+    a, b = as_pair(x, y, groups)
+    n, g = len(a), len(a.observed)
+    if g < FEWEST:
+        return Estimate.undefined(f"RSA needs at least {FEWEST} groups, but got {g}", n=n, n_effective=g)
+    pa, pb = _pairs(a.observed, metric, kind), _pairs(b.observed, metric, kind)
+    ca, cb = off_diagonal_centred(pa), off_diagonal_centred(pb)
+    for side, pairs, centred in (("first", pa, ca), ("second", pb, cb)):
+        if not np.abs(centred).max() > 1e-12 * np.abs(pairs).max():
+            why = f"all {metric} distances of the {side} space are equal, so there is no order to compare"
+            return Estimate.undefined(why, n=n, n_effective=g)
+    value = aligned(ca, cb)
+    norm = math.sqrt(float(np.vdot(ca, ca))) * math.sqrt(float(np.vdot(cb, cb)))
+    null = gathered(ca, cb, permutations=permutations, seed=seed) / norm
+    null_mean = float(null.mean()) if len(null) else math.nan
+
+    def half(s: np.ndarray) -> float:
+        # ranks of the whole sample serve the halves too: only their spread is used
+        pick = np.ix_(s, s)
+        return aligned(off_diagonal_centred(pa[pick]), off_diagonal_centred(pb[pick]))
+
+    low, high = interval(
+        value, float(half_sample_error(half, g, resamples=resamples, seed=seed)), bounds=(-1, 1)
+    )
+    controls = {"calibrated": calibrated(value, null_mean)}
+    if g < n:
+        controls["ignoring groups"] = aligned(
+            off_diagonal_centred(_pairs(a, metric, kind)), off_diagonal_centred(_pairs(b, metric, kind))
+        )
+    return Estimate(
+        value=value,
+        low=low,
+        high=high,
+        null=null_mean,
+        p=permutation_p(value, null),
+        n=n,
+        n_effective=g,
+        controls=controls,
+        detail={"metric": metric, "correlation": kind, "pairs": g * (g - 1) // 2},
+    )
+
+
+def _pairs(space: Space, metric: Metric, kind: str) -> np.ndarray:
+    distances = space.distances(metric)
+    return rank_matrix(distances) if kind == "spearman" else distances
