@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foresight.data.ahead import ahead_of
-from foresight.data.clips import ClipError, probe_clip, read_clip, readers
+from foresight.data.clips import ClipError, Header, probe_clip, read_clip, readers
 from foresight.data.digests import DigestCache, Seen, Stamp, digest_of, stamp
 from foresight.data.errors import NoUsableData, Unreadable
 from foresight.data.listing import HEAD_BYTES, Entry, Listing, list_folder, sniff
@@ -45,6 +45,8 @@ class _Place:
     path: str
     media: Media
     stamp: Stamp
+    header: Header | None
+    """Of a clip, so that it is not opened twice."""
 
 
 class Folder:
@@ -123,7 +125,7 @@ class Folder:
                     else:
                         first[seen.digest] = entry.key
                         self._places[seen.digest] = _Place(
-                            path=entry.path, media=entry.media, stamp=seen.stamp
+                            path=entry.path, media=entry.media, stamp=seen.stamp, header=_header(facts)
                         )
                         self._facts[seen.digest] = facts
                         samples.append(_sample(entry, seen.digest, facts))
@@ -184,6 +186,7 @@ def _try(entry: Entry, head: bytes) -> dict[str, Any]:
         "frames": clip.frames,
         "duration_s": clip.duration_s,
         "decoder": clip.decoder,
+        "header": [clip.header.height, clip.header.pixel_format],
     }
 
 
@@ -204,9 +207,16 @@ def _sample(entry: Entry, digest: str, facts: dict[str, Any]) -> Sample:
 
 def _decode(place: _Place, sampling: Sampling) -> Frames:
     if place.media == "clip":
-        return read_clip(place.path, sampling)
+        return read_clip(place.path, sampling, header=place.header)
     with Path(place.path).open("rb") as file:
         return read_still(file)[0]
+
+
+def _header(facts: dict[str, Any]) -> Header | None:
+    if "header" not in facts:
+        return None
+    height, pixel_format = facts["header"]
+    return Header(height=height, pixel_format=pixel_format)
 
 
 def _digest(path: str) -> str:

@@ -50,7 +50,9 @@ def read_still(file: IO[bytes]) -> tuple[Frames, int]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise StillError(_too_large("too many")) from None
     except PIL.UnidentifiedImageError:
-        raise StillError("its bytes are no JPEG, PNG, WebP, BMP, TIFF or GIF image") from None
+        raise StillError(
+            "its bytes are no JPEG, PNG, WebP, BMP, TIFF or GIF image, or a kind Pillow does not know"
+        ) from None
     except MemoryError:
         raise StillError("there was not enough memory to decode it") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, IndexError, …

@@ -88,7 +88,7 @@ class Synthetic:
         if sample.digest not in self._index:
             raise KeyError(
                 f"frames are rendered for samples of this data set, but {sample.key!r} "
-                f"({sample.digest[:12]}) is not one of them; open it with the same world, samples, seed and size"
+                f"({sample.digest[:12]}) is not one of them; open the same world, samples, seed and size"
             )
         return self._world.render(self._seed, self._index[sample.digest], self._size)
 
