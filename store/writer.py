@@ -1,0 +1,164 @@
+"""Writing rows of one recipe: shards are sealed behind the caller's back, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from store.digest import check_id, plain
+from store.index import RowIndex
+from store.places import Place
+from store.recipe import Recipe
+from store.rows import Row, checked, row_digest
+from store.shards import encode_shard, shard_folder
+
+_MAX_SHARD_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """A row that was put again with other bytes; the first is kept."""
+
+    sample: str
+    kept: str
+    """Row digest, 64 hex digits."""
+    refused: str
+    """Row digest, 64 hex digits."""
+
+
+class Writer:
+    """Puts rows of one recipe, and seals a shard each time `rows_per_shard` rows are together.
+
+    A context manager: leaving it seals the rest, also when the body raised, because complete rows are valid
+    whatever happened next. Sealing runs in a thread, one shard at a time, so at most three shards are in
+    memory: one filling, one waiting, one being written. `rows_written` counts rows that are durable.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        index: RowIndex,
+        recipe: Recipe,
+        *,
+        rows_per_shard: int,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        if rows_per_shard < 1:
+            raise ValueError(f"a shard holds at least one row, but got rows_per_shard={rows_per_shard}")
+        self.recipe = recipe
+        self.rows_written = 0
+        self.rows_reused = 0
+        self.conflicts: list[Conflict] = []
+        self._place, self._index = place, index
+        self._rows_per_shard, self._provenance = rows_per_shard, plain(dict(provenance))
+        self._buffer: dict[bytes, tuple[bytes, Row]] = {}
+        self._bytes = 0
+        self._sealing: dict[bytes, bytes] = {}
+        self._shape: tuple[str, int] | None = None
+        if index.refresh().tables:
+            self._shape = (index.tables[0].dtype, index.tables[0].features)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._pending: list[Future[None]] = []
+
+    def put(
+        self,
+        *,
+        sample: str,
+        values: Any,
+        time_s: Any,
+        row: Any,
+        col: Any,
+        kind: Any,
+        tile: Any,
+        grid: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
+        """Take one sample's tokens; arrays are copied, so the caller may reuse them at once.
+
+        `values` is [token feature], the coordinates are [token]. ValueError when they do not fit each other,
+        or the recipe's other rows in dtype or features. Durable after `flush` or on leaving the context.
+        """
+        address = bytes.fromhex(check_id(sample, "sample digest"))
+        taken = checked(values=values, time_s=time_s, row=row, col=col, kind=kind, tile=tile, grid=grid)
+        shape = (taken.dtype, taken.values.shape[1])
+        if self._shape not in (None, shape):
+            raise ValueError(
+                f"rows of one recipe share dtype and features, {self._shape}, but got {shape} for "
+                f"sample {sample[:12]}…; another dtype or point needs another recipe"
+            )
+        self._shape = shape
+        digest = row_digest(taken)
+        if not self._is_new(address, digest):
+            return
+        self._buffer[address] = (digest, taken)
+        self._bytes += taken.values.nbytes
+        if len(self._buffer) >= self._rows_per_shard or self._bytes >= _MAX_SHARD_BYTES:
+            self._seal_behind()
+
+    def flush(self) -> None:
+        """Seal what was put so far; when this returns every row is durable and in sight."""
+        self._seal_behind()
+        self._wait(0)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+            self._index.pack()
+        except Exception as also:
+            if error is None:
+                raise
+            error.add_note(f"and the rows put before could not all be sealed: {also}")
+        finally:
+            self._thread.shutdown()
+
+    def _is_new(self, address: bytes, digest: bytes) -> bool:
+        known = self._buffer[address][0] if address in self._buffer else self._sealing.get(address)
+        known = known or self._index.digest_of(address)
+        if known is None:
+            return True
+        self._note_known(address, known, digest)
+        return False
+
+    def _note_known(self, address: bytes, known: bytes, digest: bytes) -> None:
+        if known == digest:
+            self.rows_reused += 1
+        else:
+            self.conflicts.append(Conflict(sample=address.hex(), kept=known.hex(), refused=digest.hex()))
+
+    def _seal_behind(self) -> None:
+        self._wait(1)
+        if self._buffer:
+            rows, self._buffer, self._bytes = self._buffer, {}, 0
+            self._sealing |= {address: digest for address, (digest, _) in rows.items()}
+            self._pending.append(self._thread.submit(self._seal, rows))
+
+    def _wait(self, at_most: int) -> None:
+        while len(self._pending) > at_most:
+            self._pending.pop(0).result()
+
+    def _seal(self, rows: dict[bytes, tuple[bytes, Row]]) -> None:
+        self._index.refresh()
+        left = []
+        for address, (digest, row) in rows.items():
+            known = self._index.digest_of(address)  # another writer may have sealed it meanwhile
+            if known is None:
+                left.append((address, digest, row))
+            else:
+                self._note_known(address, known, digest)
+        if left:
+            table, files = encode_shard(
+                self.recipe, left, seq=self._index.next_seq(), provenance=self._provenance
+            )
+            self._place.put_folder(shard_folder(table.recipe, table.shard), files)
+            self._index.add(table)
+            self._index.refresh()
+            self.rows_written += len(left)
+        for address in rows:
+            self._sealing.pop(address, None)

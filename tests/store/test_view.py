@@ -1,0 +1,140 @@
+"""Views: lazy, labelled, in manifest order, equal to the rows they show; and shards that plain tools read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import store
+from tests.store.helpers import fill, manifest, recipe, row, sample
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    return store.open(tmp_path / "store", create=True)
+
+
+def test_a_view_shows_rows_in_manifest_order_with_their_labels(catalog):
+    fill(catalog, range(10))
+    order = [7, 0, 3, 9, 1]
+    m = catalog.put_manifest(manifest(order))
+    view = catalog.view(model="tiny", point="vit.4", manifest=m)
+    assert view["values"].dims == ("sample", "token", "feature")
+    np.testing.assert_array_equal(view["values"].values, np.stack([row(i)["values"] for i in order]))
+    for name in ("time_s", "row", "col", "kind", "tile"):
+        np.testing.assert_array_equal(view[name].values, np.stack([row(i)[name] for i in order]))
+    assert view.sample.values.tolist() == [sample(i) for i in order]
+    assert view.label.values.tolist() == ["b", "a", "b", "b", "b"]
+    assert view.attrs["recipe_id"] == recipe().id
+    assert view.attrs["content_id"] == catalog.latents(recipe().id, m).content_id
+    np.testing.assert_array_equal(view.sel(sample=sample(9))["values"].values, row(9)["values"])
+
+
+def test_rows_as_they_were_written_make_one_chunk_per_shard(catalog):
+    fill(catalog, range(40), rows_per_shard=8)
+    in_order = catalog.view(recipe=recipe().id, manifest=catalog.put_manifest(manifest(range(40))))
+    assert in_order["values"].chunks[0] == (8,) * 5
+    shuffled = manifest(np.random.default_rng(0).permutation(40).tolist())
+    gathered = catalog.view(recipe=recipe().id, manifest=catalog.put_manifest(shuffled))
+    assert len(gathered["values"].chunks[0]) <= 8
+
+
+def test_a_grid_view_has_space_and_time_as_axes(catalog):
+    fill(catalog, range(3), dtype=ml_dtypes.bfloat16)
+    m = catalog.put_manifest(manifest(range(3)))
+    view = catalog.view(recipe=recipe().id, manifest=m, grid=True)
+    assert view["values"].dims == ("sample", "time", "row", "col", "feature")
+    assert view["values"].dtype == ml_dtypes.bfloat16
+    expected = row(2, dtype=ml_dtypes.bfloat16)["values"].reshape(1, 3, 4, 8)
+    assert view["values"][2].values.tobytes() == expected.tobytes()
+    assert view["time_s"].shape == (3, 1, 3, 4)
+
+
+def test_unequal_token_counts_lie_end_to_end(catalog):
+    counts = [3, 12, 5, 7]
+    with catalog.writer(recipe(), rows_per_shard=3) as writer:
+        for i, tokens in enumerate(counts):
+            writer.put(**row(i, tokens=tokens))
+    m = catalog.put_manifest(manifest(range(4)))
+    view = catalog.view(recipe=recipe().id, manifest=m)
+    assert view["values"].dims == ("token", "feature")
+    assert view["row_sizes"].values.tolist() == counts
+    np.testing.assert_array_equal(
+        view["values"].values, np.concatenate([row(i, tokens=n)["values"] for i, n in enumerate(counts)])
+    )
+    np.testing.assert_array_equal(
+        view["col"].values[view["sample_index"].values == 2], row(2, tokens=5)["col"]
+    )
+    pooled = catalog.pooled(recipe=recipe().id, manifest=m)
+    np.testing.assert_allclose(pooled.values[1], row(1, tokens=12)["values"].mean(0), rtol=1e-5)
+    with pytest.raises(ValueError, match="regular grid"):
+        catalog.view(recipe=recipe().id, manifest=m, grid=True)
+    with pytest.raises(ValueError, match="equal token counts"):
+        catalog.pooled(recipe=recipe().id, manifest=m, how="flatten")
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "flatten"])
+def test_pooling_is_the_reduction_of_each_row(catalog, how):
+    fill(catalog, range(9), dtype=ml_dtypes.bfloat16)
+    pooled = catalog.pooled(recipe=recipe().id, manifest=catalog.put_manifest(manifest(range(9))), how=how)
+    values = np.stack([row(i, dtype=ml_dtypes.bfloat16)["values"].astype(np.float64) for i in range(9)])
+    expected = {"mean": values.mean(1), "max": values.max(1), "flatten": values.reshape(9, -1)}[how]
+    assert pooled.dtype == np.float32
+    np.testing.assert_allclose(pooled.values, expected, rtol=1e-6)
+
+
+def test_two_recipes_that_fit_a_name_are_listed_not_chosen(catalog):
+    other = recipe(dtype="float16")
+    fill(catalog, range(3))
+    fill(catalog, range(3), of=other)
+    m = catalog.put_manifest(manifest(range(3)))
+    with pytest.raises(store.StoreError, match=r"2 recipes fit") as error:
+        catalog.view(model="tiny", point="vit.4", manifest=m)
+    assert recipe().id in str(error.value)
+    assert other.id in str(error.value)
+    with pytest.raises(store.Missing, match=r"no rows of tiny at vit\.5"):
+        catalog.view(model="tiny", point="vit.5", manifest=m)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("tokens", [[12, 12, 12], [5, 12, 2]])
+def test_plain_zarr_and_xarray_read_a_shard_without_our_code(catalog, dtype, tokens):
+    with catalog.writer(recipe()) as writer:
+        for i, n in enumerate(tokens):
+            writer.put(**row(i, tokens=n, dtype=dtype))
+    (shard,) = (p for p in catalog.place.root.glob("shards/*/*"))
+    program = (
+        "import sys, zarr, xarray\n"
+        "g = zarr.open_group(sys.argv[1], mode='r')\n"
+        "d = xarray.open_zarr(sys.argv[1], consolidated=False)\n"
+        "name = 'values' if 'values' in g else 'values_bits'\n"
+        "assert (g[name][...].tobytes() == d[name].values.tobytes())\n"
+        "assert 'store' not in sys.modules\n"
+        "print(name, g[name].dtype, d[name].dims[-1], g[name][...].tobytes().hex())\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program, shard], capture_output=True, text=True, check=True)
+    name, seen, last, data = said.stdout.split()
+    bf16 = dtype is ml_dtypes.bfloat16
+    assert (name, seen, last) == (
+        "values_bits" if bf16 else "values",
+        "uint16" if bf16 else np.dtype(dtype).name,
+        "feature",
+    )
+    assert (
+        data
+        == b"".join(row(i, tokens=n, dtype=dtype)["values"].tobytes() for i, n in enumerate(tokens)).hex()
+    )
+    group = zarr.open_group(shard, mode="r")
+    assert group.attrs["foresight"]["samples"] == [sample(i) for i in range(3)]
+    assert group.attrs["foresight"]["row_sizes"] == tokens
+    data = xr.open_zarr(shard, consolidated=False)
+    np.testing.assert_array_equal(
+        np.ravel(data["tile"].values),
+        np.concatenate([row(i, tokens=n)["tile"] for i, n in enumerate(tokens)]),
+    )
