@@ -1,1 +1,47 @@
-"""Cards of the models we can read, and how to tap them."""
+"""Cards of the models we can read, and how to load them. A family is one file; the folder is the registry.
+
+Importing this package imports no torch: cards and points are plain data.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from types import ModuleType
+
+from foresight.models.card import Card, ModelRef, Point, resolve_points
+from foresight.models.card import parse_ref as _parse_ref
+
+__all__ = ["Card", "ModelRef", "Point", "cards", "family", "get", "parse_ref", "points", "resolve_points"]
+
+@cache
+def cards() -> dict[str, Card]:
+    """Return every card by name: the `CARDS` of each module in this package."""
+    found: dict[str, Card] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for entry in getattr(importlib.import_module(f"{__name__}.{module.name}"), "CARDS", ()):
+            if entry.name in found:
+                raise ValueError(f"two model cards are called {entry.name!r}")
+            found[entry.name] = entry
+    return found
+
+
+def get(name: str) -> Card:
+    """Return one card; `KeyError` lists the cards there are."""
+    return parse_ref(name).card
+
+
+def family(card: Card) -> ModuleType:
+    """Return the module that knows how to read `card`."""
+    return importlib.import_module(f"foresight.models.{card.family}")
+
+
+def parse_ref(text: str) -> ModelRef:
+    """Return the model that `CARD` or `CARD@REVISION` names."""
+    return _parse_ref(text, cards())
+
+
+def points(card: Card) -> tuple[Point, ...]:
+    """Return the extraction points of `card`, in the order one forward pass reaches them."""
+    return tuple(family(card).points(card))

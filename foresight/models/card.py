@@ -1,0 +1,138 @@
+"""What a model declares before anything of it is loaded: its card, its points, and how people name it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Role = Literal["vlm", "decoder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One place in a model where latents can be read."""
+
+    name: str
+    """As the research plans name it: `vit.12` is the output after 12 blocks, `llm.14` after 14 layers."""
+    path: str
+    """Module path on the loaded model; the point may be asked for by this name too."""
+    width: int
+    """Features per token."""
+    about: str
+    prompted: bool = False
+    """True when the text before the image changes the values: the prompt is then part of the identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One checkpoint, or one tiny configuration, of a family.
+
+    A card is plain data: printing it or planning with it loads no weights.
+    """
+
+    name: str
+    family: str
+    """Module of `foresight.models` that knows how to load and tap it."""
+    role: Role
+    config: Mapping[str, Any]
+    """The numbers of the architecture that decide its points; checked against the checkpoint when loaded."""
+    size: tuple[int, int]
+    """(height, width) in pixels the frames are fitted to by default."""
+    default_points: tuple[str, ...]
+    dtype: str = "float32"
+    """Compute and storage type by default: float32, float16 or bfloat16."""
+    repo: str | None = None
+    """Hub repository; None for a tiny card, which is trained here."""
+    revision: str | None = None
+    """Pinned commit of `repo`, 40 hex digits."""
+    subfolder: str = ""
+    licence: str = "Apache-2.0 (weights are made here)"
+    parameters: int = 0
+    memory_gib: float = 0.0
+    """Memory the weights take in `dtype`."""
+    prompt_prefix: str = ""
+    """Text before the image when a prompted point is read."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How the zoo trains a tiny card; empty for a real checkpoint. Identity of its weights."""
+
+    @property
+    def tiny(self) -> bool:
+        return self.repo is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """A model as people name it: `CARD`, `CARD@seed1`, `CARD@random0`, `CARD@path:DIR` or `CARD@COMMIT`."""
+
+    card: Card
+    kind: Literal["hub", "path", "seed", "random"]
+    value: str
+    """Commit, folder, or number, by kind."""
+
+    def __str__(self) -> str:
+        suffix = {"hub": self.value, "path": f"path:{self.value}"}.get(self.kind, self.kind + self.value)
+        return f"{self.card.name}@{suffix}"
+
+    @property
+    def short(self) -> str:
+        """The name a run shows: without the default revision or seed."""
+        if self.kind == "seed" and self.value == "0":
+            return self.card.name
+        if self.kind == "hub":
+            return self.card.name if self.value == self.card.revision else f"{self.card.name}@{self.value[:7]}"
+        if self.kind == "path":
+            return f"{self.card.name}@{Path(self.value).name}"
+        return str(self)
+
+    def random_twin(self, seed: int = 0) -> ModelRef:
+        """Return the same architecture with random weights: the control beside every alignment number."""
+        return ModelRef(card=self.card, kind="random", value=str(seed))
+
+
+def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
+    """Return what `CARD` or `CARD@REVISION` names.
+
+    Raises `KeyError` for an unknown card and `ValueError` for a revision its card cannot have.
+    """
+    name, _, revision = text.partition("@")
+    if name not in cards:
+        raise KeyError(f"no model card is called {name!r}; there are {', '.join(sorted(cards))}")
+    card = cards[name]
+    if revision.startswith("path:"):
+        return ModelRef(card=card, kind="path", value=revision.removeprefix("path:"))
+    if match := re.fullmatch(r"random(\d+)", revision):
+        return ModelRef(card=card, kind="random", value=str(int(match[1])))
+    if card.tiny:
+        if not revision:
+            return ModelRef(card=card, kind="seed", value="0")
+        if match := re.fullmatch(r"seed(\d+)", revision):
+            return ModelRef(card=card, kind="seed", value=str(int(match[1])))
+        raise ValueError(
+            f"{card.name} is trained here, so its revision is a training seed (seed1), random weights (random0) "
+            f"or a folder (path:DIR), but got {revision!r}"
+        )
+    revision = revision or card.revision or ""
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ValueError(
+            f"a revision of {card.name} is a commit of 40 hex digits, path:DIR or randomN, but got "
+            f"{revision or 'none'!r}; look the commit up on the model's page and pin it"
+        )
+    return ModelRef(card=card, kind="hub", value=revision)
+
+
+def resolve_points(available: Sequence[Point], asked: Sequence[str], *, model: str) -> tuple[Point, ...]:
+    """Return the points `asked` for by name or module path, once each, in the order the model computes them.
+
+    Raises `KeyError` that lists what the model has.
+    """
+    by_name = {p.name: p for p in available} | {p.path: p for p in available}
+    unknown = [a for a in asked if a not in by_name]
+    if unknown:
+        raise KeyError(
+            f"{model} has no point {', '.join(map(repr, unknown))}; it has {', '.join(p.name for p in available)}"
+        )
+    wanted = {by_name[a].name for a in asked}
+    return tuple(p for p in available if p.name in wanted)

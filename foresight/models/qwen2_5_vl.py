@@ -1,0 +1,445 @@
+"""Qwen2.5-VL: cards, points, and its tokens put back from window order into raster order.
+
+Between the patch embedding and the merger the model keeps all tokens of a batch in one flat axis: grouped
+2 x 2 for the merger, and inside the blocks also permuted into attention windows. A reader that takes that
+order for raster puts 3 % of the tokens in place at 224 x 224. Here every token is put where it came from.
+
+Architecture: Bai et al. (2025), arXiv:2502.13923.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foresight.models.card import Card, ModelRef, Point, resolve_points
+from foresight.nouns import Frames, Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+
+_VISION = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "patch_size": 14,
+           "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
+           "fullatt_block_indexes": [7, 15, 23, 31]}  # fmt: skip
+
+CARDS = (
+    Card(
+        name="qwen2.5-vl-3b",
+        family="qwen2_5_vl",
+        role="vlm",
+        repo="Qwen/Qwen2.5-VL-3B-Instruct",
+        revision="66285546d2b821cf421d4f5eb2576359d3770cd3",
+        licence="Qwen Research License (non-commercial)",
+        parameters=3_754_622_976,
+        memory_gib=7.0,
+        dtype="bfloat16",
+        size=(448, 448),
+        config={"vision": _VISION, "text": {"num_hidden_layers": 36, "hidden_size": 2048}},
+        default_points=("vit.12", "vit.24", "merged", "llm.8", "llm.16", "llm.24"),
+        prompt_prefix=_SYSTEM,
+    ),
+    Card(
+        name="qwen2.5-vl-7b",
+        family="qwen2_5_vl",
+        role="vlm",
+        repo="Qwen/Qwen2.5-VL-7B-Instruct",
+        revision="cc594898137f460bfe9f0759e9844b3ce807cfb5",
+        licence="Apache-2.0",
+        parameters=8_292_166_656,
+        memory_gib=15.5,
+        dtype="bfloat16",
+        size=(448, 448),
+        config={"vision": _VISION, "text": {"num_hidden_layers": 28, "hidden_size": 3584}},
+        default_points=("vit.12", "vit.24", "merged", "llm.8", "llm.16", "llm.24"),
+        prompt_prefix=_SYSTEM,
+    ),
+    Card(
+        name="qwen2.5-vl-tiny",
+        family="qwen2_5_vl",
+        role="vlm",
+        parameters=1_161_920,
+        memory_gib=0.01,
+        size=(64, 64),
+        config={
+            # windows of 32 px are 4 x 4 patches: a 64 px image has four, so window order really scrambles
+            "vision": {"depth": 4, "hidden_size": 64, "num_heads": 4, "intermediate_size": 192, "patch_size": 8,
+                       "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 32,
+                       "fullatt_block_indexes": [1, 3]},
+            "text": {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 384,
+                     "num_attention_heads": 4, "num_key_value_heads": 2, "mrope_section": [4, 6, 6]},
+        },
+        default_points=("patch", "vit.2", "vit.4", "merged", "llm.2", "llm.4"),
+        training={"task": "captions", "data": "synthetic", "images": 2000, "steps": 400, "batch": 24,
+                  "learning_rate": 2e-3},
+    ),
+)  # fmt: skip
+
+
+def points(card: Card) -> tuple[Point, ...]:
+    """Return the points in the order one forward pass reaches them."""
+    vision, text = card.config["vision"], card.config["text"]
+    width = vision["hidden_size"]
+    found = [Point(name="patch", path="model.visual.patch_embed", width=width, about="patch embedding")]
+    for layer in range(1, vision["depth"] + 1):
+        last = " (pre-merge)" if layer == vision["depth"] else ""
+        found.append(
+            Point(
+                name=f"vit.{layer}",
+                path=f"model.visual.blocks.{layer - 1}",
+                width=width,
+                about=f"vision tower after {layer} of {vision['depth']} blocks{last}",
+            )
+        )
+    found.append(
+        Point(
+            name="merged",
+            path="model.visual.merger",
+            width=text["hidden_size"],
+            about="after the 2 x 2 token merger",
+        )
+    )
+    for layer in range(1, text["num_hidden_layers"] + 1):
+        found.append(
+            Point(
+                name=f"llm.{layer}",
+                path=f"model.language_model.layers.{layer - 1}",
+                width=text["hidden_size"],
+                about=f"language model after {layer} of {text['num_hidden_layers']} layers, visual positions",
+                prompted=True,
+            )
+        )
+    found.append(
+        Point(
+            name="llm.final",
+            path="model.language_model.norm",
+            width=text["hidden_size"],
+            about="language model after the final norm, visual positions",
+            prompted=True,
+        )
+    )
+    return tuple(found)
+
+
+def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[int, int, int]:
+    """Return the (time, row, col) token counts at `point` for frames of `size` (height, width) px."""
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    vision = card.config["vision"]
+    unit = vision["patch_size"] * vision["spatial_merge_size"]
+    height, width = smart_resize(*size, factor=unit, min_pixels=unit * unit)
+    cell = vision["patch_size"] if point.name == "patch" or point.name.startswith("vit.") else unit
+    return -(-frames // vision["temporal_patch_size"]), height // cell, width // cell
+
+
+def load(
+    ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str
+) -> QwenVision:
+    """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    torch_dtype = getattr(torch, dtype)
+    if ref.kind == "random":
+        config = Qwen2_5_VLConfig.from_pretrained(folder) if folder else build_config(ref.card)
+        config._attn_implementation = attention
+        with torch.random.fork_rng():
+            torch.manual_seed(int(ref.value))
+            model = Qwen2_5_VLForConditionalGeneration._from_config(
+                config, dtype=torch_dtype, attn_implementation=attention
+            )
+    else:
+        if folder is None:
+            raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=torch_dtype, attn_implementation=attention, use_safetensors=True
+        )
+    _check_config(ref.card, model.config)
+    tokenizer = AutoTokenizer.from_pretrained(folder) if folder else build_tokenizer()
+    image, video = _processors(ref.card, folder)
+    return QwenVision(ref.card, model.eval().to(device), tokenizer, image, video)
+
+
+class QwenVision:
+    """A loaded Qwen2.5-VL that reads latents at any of its points in one forward pass."""
+
+    def __init__(self, card: Card, model: Any, tokenizer: Any, image_processor: Any, video_processor: Any):
+        self.card, self.model, self.tokenizer = card, model, tokenizer
+        self.image_processor, self.video_processor = image_processor, video_processor
+        self.forwards = 0
+        """Forward passes so far."""
+
+    def extract(self, batch: Sequence[Frames], asked: Sequence[str]) -> list[dict[str, Tokens]]:
+        """Return one `{point: Tokens}` per entry of `batch`, all points from one forward pass.
+
+        Sizes may differ within the batch; stills and clips may not be mixed. The pass ends after the deepest
+        point asked for, and never enters the language model when only the vision tower is.
+        """
+        import torch
+
+        from foresight.models.tap import record
+
+        wanted = resolve_points(points(self.card), asked, model=self.card.name)
+        inputs = self.prepare(batch)
+        prompted = any(p.prompted for p in wanted)
+
+        def forward() -> None:
+            if prompted:
+                self.model.model.rope_deltas = None  # left over from the last call otherwise
+                self.model.model(**inputs, use_cache=False)
+            else:
+                self.model.model.visual(inputs[_PIXELS[video]], grid_thw=inputs[_GRID[video]])
+
+        video = _PIXELS[True] in inputs
+        with torch.no_grad():
+            seen = record(self.model, {p.name: p.path for p in wanted}, forward)
+        self.forwards += 1
+        visual = inputs["mm_token_type_ids"].bool()
+        places = self._places(inputs[_GRID[video]])
+        return [
+            {
+                p.name: _tokens(
+                    seen[p.name][visual] if p.prompted else seen[p.name],
+                    *places["raster" if p.prompted else _ORDER.get(p.name, "window")],
+                    index,
+                    frames,
+                )
+                for p in wanted
+            }
+            for index, frames in enumerate(batch)
+        ]
+
+    def prepare(self, batch: Sequence[Frames]) -> dict[str, Any]:
+        """Return the model's own inputs for `batch`, on its device: pixels, grids, and the padded prompt."""
+        import torch
+
+        video = _is_video(batch)
+        if video:
+            clips = [torch.from_numpy(f.pixels).permute(0, 3, 1, 2) for f in batch]
+            inputs = self.video_processor(
+                clips, do_sample_frames=False, cap_pixels_per_frame=False, return_tensors="pt"
+            )
+        else:
+            stills = [torch.from_numpy(f.pixels[0]).permute(2, 0, 1) for f in batch]
+            inputs = self.image_processor(stills, return_tensors="pt")
+        grids = inputs[_GRID[video]]
+        merge = self.model.config.vision_config.spatial_merge_size**2
+        sequences = [self._sequence(int(g.prod()) // merge, video) for g in grids]
+        longest = max(map(len, sequences))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([s + [pad] * (longest - len(s)) for s in sequences])
+        mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
+        placeholder = self.model.config.video_token_id if video else self.model.config.image_token_id
+        kinds = (ids == placeholder).int() * (2 if video else 1)
+        extra = {}
+        if video:
+            # the model's clock: seconds between two temporal patches; left out it would silently mean 1.0
+            step = self.model.config.vision_config.temporal_patch_size
+            extra["second_per_grid_ts"] = torch.tensor([_frame_step_s(f) * step for f in batch])
+        device = self.model.device
+        pixels = inputs[_PIXELS[video]].to(self.model.dtype)
+        named = {_PIXELS[video]: pixels, _GRID[video]: grids, "input_ids": ids, "attention_mask": mask}
+        return {k: v.to(device) for k, v in (named | {"mm_token_type_ids": kinds} | extra).items()}
+
+    def rows(self, inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+        """Return the entries `rows` of prepared inputs: pixels lie end to end, everything else by entry."""
+        import torch
+
+        video = _PIXELS[True] in inputs
+        counts = inputs[_GRID[video]].prod(-1)
+        starts = counts.cumsum(0) - counts
+        patches = torch.cat([torch.arange(int(starts[r]), int(starts[r] + counts[r])) for r in rows])
+        return {k: v[patches] if k == _PIXELS[video] else v[rows] for k, v in inputs.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+
+    def _sequence(self, visual_tokens: int, video: bool) -> list[int]:
+        config = self.model.config
+        prefix = self.tokenizer(self.card.prompt_prefix, add_special_tokens=False)["input_ids"]
+        placeholder = config.video_token_id if video else config.image_token_id
+        vision = [config.vision_start_token_id, *[placeholder] * visual_tokens, config.vision_end_token_id]
+        return [*map(int, prefix), *vision]
+
+    def _places(self, grids: torch.Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return for each token order (owner and place of every token, counts per image)."""
+        import torch
+        from transformers.vision_utils import get_vision_window_index
+
+        vision = self.model.config.vision_config
+        grids = grids.cpu()
+        merge = vision.spatial_merge_size
+        window, _ = get_vision_window_index(
+            grids, spatial_merge_size=merge, window_size=vision.window_size, patch_size=vision.patch_size
+        )
+        in_window = (window[:, None] * merge**2 + torch.arange(merge**2)).reshape(-1).numpy()
+        blocks = block_order(grids.numpy(), merge)
+        merged_grids = grids.numpy() // np.array([1, merge, merge])
+        merged = block_order(merged_grids, 1)
+        return {
+            "block": (blocks, grids.numpy()),
+            "window": (blocks[in_window], grids.numpy()),
+            "merged window": (merged[window.numpy()], merged_grids),
+            "raster": (merged, merged_grids),
+        }
+
+
+_PIXELS = {False: "pixel_values", True: "pixel_values_videos"}
+_GRID = {False: "image_grid_thw", True: "video_grid_thw"}
+_ORDER = {"patch": "block", "merged": "merged window"}
+"""Token order at the points that are not inside the blocks."""
+
+
+def block_order(grids: np.ndarray, merge: int) -> np.ndarray:
+    """Return (image, time, row, col) of every token in the processor's order, [token 4].
+
+    `grids` is [image 3] in patches. Tokens come in `merge` x `merge` groups, the groups in raster order;
+    `merge=1` is plain raster.
+    """
+    rows = []
+    for image, (t, h, w) in enumerate(grids.tolist()):
+        time, row, col = np.meshgrid(np.arange(t), np.arange(h), np.arange(w), indexing="ij")
+        grouped = [
+            a.reshape(t, h // merge, merge, w // merge, merge).swapaxes(2, 3).reshape(-1)
+            for a in (time, row, col)
+        ]
+        rows.append(np.stack([np.full(t * h * w, image), *grouped], axis=1))
+    return np.concatenate(rows)
+
+
+def _tokens(values: Any, places: np.ndarray, grids: np.ndarray, image: int, frames: Frames) -> Tokens:
+    """Return the tokens of one image out of a flat batch, in raster order."""
+    mine = np.flatnonzero(places[:, 0] == image)
+    where = places[mine, 1:]
+    raster = np.lexsort((where[:, 2], where[:, 1], where[:, 0]))
+    order, where = mine[raster], where[raster]
+    t, h, w = (int(n) for n in grids[image])
+    height, width = frames.size
+    # two frames make one temporal patch (an odd last frame is repeated); its time is their mean
+    times = np.asarray(frames.times_s, dtype=np.float64)
+    padded = np.concatenate([times, times[-1:].repeat(max(2 * t - len(times), 0))])
+    clock = padded[: 2 * t].reshape(t, 2).mean(axis=1) if len(times) > 1 else times[:1]
+    return Tokens(
+        values=values[_index(order, values)].cpu(),
+        time_s=clock[where[:, 0]].astype(np.float32),
+        row=((where[:, 1] + 0.5) * height / h).astype(np.float32),
+        col=((where[:, 2] + 0.5) * width / w).astype(np.float32),
+        kind=np.zeros(len(order), np.uint8),
+        tile=np.zeros(len(order), np.int32),
+        grid=(t, h, w),
+    )
+
+
+def _index(order: np.ndarray, values: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(order).to(values.device)
+
+
+def _is_video(batch: Sequence[Frames]) -> bool:
+    kinds = {len(f.pixels) > 1 for f in batch}
+    if len(kinds) > 1:
+        raise ValueError("a batch holds stills or clips, but got both; group the samples by media")
+    return kinds == {True}
+
+
+def _frame_step_s(frames: Frames) -> float:
+    return float(np.diff(frames.times_s).mean())
+
+
+def _check_config(card: Card, config: Any) -> None:
+    for part, loaded in (("vision", config.vision_config), ("text", config.text_config)):
+        for key, declared in card.config[part].items():
+            found = getattr(loaded, key, None)
+            if found is not None and _plain(found) != _plain(declared):
+                raise ValueError(
+                    f"{card.name} declares {part} {key} = {declared}, but the checkpoint has {found}; "
+                    "it is another model: use its own card"
+                )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _processors(card: Card, folder: Path | None) -> tuple[Any, Any]:
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    if folder is not None and (folder / "preprocessor_config.json").is_file():
+        image = Qwen2VLImageProcessor.from_pretrained(folder)
+        own = (folder / "video_preprocessor_config.json").is_file()
+        video = Qwen2VLVideoProcessor.from_pretrained(folder) if own else _video_processor(image)
+        return image, video
+    image = build_image_processor(card)
+    return image, _video_processor(image)
+
+
+def _video_processor(image: Any) -> Any:
+    from transformers import Qwen2VLVideoProcessor
+
+    return Qwen2VLVideoProcessor(
+        patch_size=image.patch_size,
+        merge_size=image.merge_size,
+        temporal_patch_size=image.temporal_patch_size,
+        size={"shortest_edge": image.size["shortest_edge"], "longest_edge": image.size["longest_edge"]},
+    )
+
+
+def build_image_processor(card: Card) -> Any:
+    """Return the image processor of a tiny card: the same class, with its patch sizes."""
+    from transformers import Qwen2VLImageProcessor
+
+    vision = card.config["vision"]
+    unit = vision["patch_size"] * vision["spatial_merge_size"]
+    return Qwen2VLImageProcessor(
+        patch_size=vision["patch_size"],
+        merge_size=vision["spatial_merge_size"],
+        temporal_patch_size=vision["temporal_patch_size"],
+        size={"shortest_edge": unit * unit, "longest_edge": 16384 * unit},
+    )
+
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
+           "<|image_pad|>", "<|video_pad|>")  # fmt: skip
+
+
+def build_tokenizer() -> Any:
+    """Return a byte-level tokenizer with the family's special tokens; it needs no vocabulary files."""
+    from foresight.models.tiny import byte_tokenizer
+
+    return byte_tokenizer(SPECIAL, pad="<|endoftext|>", end="<|im_end|>")
+
+
+def build_config(card: Card, overrides: Mapping[str, Any] | None = None) -> Any:
+    """Return the transformers configuration of a tiny card."""
+    from transformers import Qwen2_5_VLConfig
+
+    tokenizer = build_tokenizer()
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    text = dict(card.config["text"])
+    section = text.pop("mrope_section")
+    return Qwen2_5_VLConfig(
+        vision_config=card.config["vision"] | {"out_hidden_size": text["hidden_size"], "tokens_per_second": 2},
+        text_config=text
+        | {
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 4096,
+            "bos_token_id": None,
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section},
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+        **(overrides or {}),
+    )

@@ -1,0 +1,1 @@
+"""Training loops that can be killed and go on, bit for bit."""
