@@ -72,7 +72,7 @@ def test_a_number_no_better_than_its_permutations_is_not_passed():
 def test_bad_input_is_refused_with_the_rule():
     with pytest.raises(KeyError, match=r"no threshold is named 'q1\.nope'"):
         judge("q1.nope", estimate(0.5, 0.4, 0.6))
-    with pytest.raises(ValueError, match="runs from low to high"):
+    with pytest.raises(ValueError, match="runs low to high"):
         judge("q1.cka", estimate(0.5, 0.6, 0.4))
     with pytest.raises(ValueError, match="a measurement is a number or None"):
         judge("q1.cka", {"value": "0.5"})

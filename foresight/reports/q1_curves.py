@@ -1,0 +1,136 @@
+"""A Q1 metric over the extraction points: its curves with controls, and its best point in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from foresight.reports import figures
+from foresight.reports import q1_words as words
+from foresight.reports.page import Cell, Figure, Table, number_text
+from foresight.reports.q1_rows import (
+    JUDGED,
+    NAN,
+    Row,
+    file_name,
+    is_decoder,
+    lead_like,
+    lower_is_better,
+    names,
+    real,
+    threshold_of,
+    vlm_points,
+)
+from foresight.reports.tables import interval_cell, known, n_text, number_cell, p_text, point_name, value_cell
+
+if TYPE_CHECKING:
+    from foresight.reports.q1 import Q1Inputs
+
+MOST_CURVES = 4
+
+
+def curves(inputs: Q1Inputs, rows: Sequence[Row]) -> list[Figure]:
+    """Return a layer curve per metric with at least two points, the leading one first, `MOST_CURVES` at most."""
+    made: list[Figure] = []
+    order = sorted(names(rows), key=lambda n: 0 if lead_like(n, rows[0]["row"]) else 1)
+    for name in order:
+        mine = [m for m in rows if m["name"] == name]
+        points = vlm_points(inputs, mine)
+        if len(points) < 2 or not any(known(m.get("value")) for m in mine) or len(made) == MOST_CURVES:
+            continue
+        limit = threshold_of(inputs, JUDGED.get(rows[0]["row"])) if lead_like(name, rows[0]["row"]) else None
+        lines = _series(inputs, mine, points)
+        made.append(
+            Figure.of(
+                figures.layer_curve(points, lines, ylabel=name, threshold=limit),
+                name=f"curve-{file_name(name)}",
+                alt=f"{name} by extraction point: "
+                + "; ".join(f"{p} {number_text(v)}" for p, v in zip(points, lines[0].value, strict=True)),
+                caption=f"{name} by extraction point, n = {n_text(mine[0])}. Bands are 95 % intervals over groups; "
+                "grey lines are controls.",
+            )
+        )
+    return made
+
+
+def _series(inputs: Q1Inputs, mine: Sequence[Row], points: Sequence[str]) -> list[figures.Series]:
+    lines = []
+    grouped: dict[tuple[str, str], dict[str, Row]] = {}
+    for m in mine:
+        if not is_decoder(inputs, m):
+            key = (str(m.get("model") or ""), str(m.get("variant") or ""))
+            grouped.setdefault(key, {})[str(m.get("point"))] = m
+    many = len({model for model, _ in grouped}) > 1
+    # what is judged stands first, so that it gets the first colour and the front of the legend
+    for (model, variant), by_point in sorted(
+        grouped.items(), key=lambda item: "random" in item[0][1].lower()
+    ):
+
+        def column(field: str, held: Mapping[str, Row] = by_point) -> list[float]:
+            return [real(held[p].get(field)) if p in held else NAN for p in points]
+
+        role = "control" if "random" in variant.lower() else "main"
+        name = " ".join(part for part in (model if many else "", variant or "measured") if part)
+        lines.append(
+            figures.Series(
+                name=name, value=column("value"), low=column("low"), high=column("high"), role=role
+            )
+        )
+        if role == "main":
+            null = column("null")
+            if any(known(v) for v in null):
+                lines.append(
+                    figures.Series(name=f"{model} chance" if many else "chance", value=null, role="control")
+                )
+            held = dict.fromkeys(c for m in by_point.values() for c in (m.get("controls") or {}))
+            for control in list(held)[:2]:
+                shown = [
+                    real((by_point[p].get("controls") or {}).get(control)) if p in by_point else NAN
+                    for p in points
+                ]
+                lines.append(figures.Series(name=control, value=shown, role="control"))
+    return lines
+
+
+def copy_of(rows: Sequence[Row], m: Row) -> dict[str, float]:
+    """Return {'random weights': value} of the untrained copy at the same place; {} when there is none."""
+    for other in rows:
+        same = all(other.get(k) == m.get(k) for k in ("name", "point", "model"))
+        if same and words.is_control(other) and known(other.get("value")):
+            return {"random weights": other["value"]}
+    return {}
+
+
+def peaks(rows: Sequence[Row]) -> Table:
+    """Return each metric at its best point, beside chance and the untrained copy."""
+    columns = [
+        "metric",
+        "best point",
+        "value",
+        "95 % interval",
+        "chance",
+        "p",
+        "n (groups)",
+        "random weights there",
+    ]
+    lines = []
+    for name in names(rows):
+        mine = words.trained(rows, name)
+        top = words.best(mine, lower=lower_is_better(name)) or (
+            mine[0] if mine else next(m for m in rows if m["name"] == name)
+        )
+        copy = copy_of(rows, top)
+        point = point_name(top) + (f" (of {len(mine)})" if len(mine) > 1 else "")
+        lines.append(
+            [
+                Cell(text=name),
+                Cell(text=point),
+                value_cell(top),
+                interval_cell(top),
+                number_cell(top.get("null")),
+                Cell(text=p_text(top.get("p")), kind="number"),
+                Cell(text=n_text(top), kind="number"),
+                number_cell(copy.get("random weights")),
+            ]
+        )
+    return Table(caption="Each metric at its best point", columns=columns, rows=lines)

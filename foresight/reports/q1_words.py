@@ -1,0 +1,197 @@
+"""What the numbers of one Q1 row say, in plain sentences worked out from the numbers themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foresight.reports.page import number_text
+from foresight.reports.q1_rows import lower_is_better
+from foresight.reports.tables import known, p_text, point_name
+
+Row = Mapping[str, Any]
+TRAINED = "trained"
+
+
+def is_control(m: Row) -> bool:
+    """Return whether the measurement is of an untrained copy."""
+    return "random" in str(m.get("variant") or "").lower()
+
+
+def trained(measurements: Sequence[Row], name: str | None = None) -> list[Row]:
+    return [m for m in measurements if not is_control(m) and (name is None or m["name"] == name)]
+
+
+def best(measurements: Sequence[Row], *, lower: bool = False) -> Row | None:
+    """Return the measurement with the highest (or lowest) value; None when all are undefined."""
+    held = [m for m in measurements if known(m.get("value"))]
+    if not held:
+        return None
+    return min(held, key=lambda m: m["value"]) if lower else max(held, key=lambda m: m["value"])
+
+
+def with_interval(m: Row) -> str:
+    text = number_text(m.get("value"))
+    if known(m.get("low")) and known(m.get("high")):
+        text += f" (95 % interval {number_text(m['low'])} to {number_text(m['high'])})"
+    return text
+
+
+def peak_sentence(measurements: Sequence[Row], name: str) -> str:
+    """Say where `name` is highest, how far from chance, and out of how many points."""
+    rows = trained(measurements, name)
+    lower = lower_is_better(name)
+    top = best(rows, lower=lower)
+    if top is None:
+        why = next((m.get("why") for m in rows if m.get("why")), "no reason was recorded")
+        return f"{name} is undefined at every point: {why}."
+    where = f"at {point_name(top)}" if top.get("point") else "over all samples"
+    text = f"{name} is {with_interval(top)} {where}"
+    if len(rows) > 1:
+        text += f", the {'lowest' if lower else 'highest'} of {len(rows)} points"
+    if known(top.get("null")):
+        text += f"; chance gives {number_text(top['null'])}"
+        if known(top.get("low")) and known(top.get("high")) and top["low"] <= top["null"] <= top["high"]:
+            text += ", which the interval does not exclude"
+    text += (
+        f" (n = {top.get('n', 'n/a')}" + (f", p = {p_text(top['p'])}" if known(top.get("p")) else "") + ")."
+    )
+    if len(rows) > 1 and known(top.get("p")) and top["p"] > 0.05 / len(rows) and top["p"] <= 0.05:
+        text += f" That p is for this point alone: over {len(rows)} points it does not survive correction."
+    return text
+
+
+def untrained_sentence(measurements: Sequence[Row], name: str) -> str:
+    """Say what training adds over a copy with random weights at the same point; '' when there is no copy."""
+    lower = lower_is_better(name)
+    top = best(trained(measurements, name), lower=lower)
+    if top is None:
+        return ""
+    same = [
+        m
+        for m in measurements
+        if is_control(m)
+        and known(m.get("value"))
+        and all(m.get(k) == top.get(k) for k in ("name", "point", "model"))
+    ]
+    if not same:
+        return f"No copy with random weights was measured for {name}, so what training adds is not known."
+    copy = same[0]
+    gap = (copy["value"] - top["value"]) if lower else (top["value"] - copy["value"])
+    bounds = (top.get("low"), top.get("high"), copy.get("low"), copy.get("high"))
+    apart = all(map(known, bounds)) and (top["low"] > copy["high"] or top["high"] < copy["low"])
+    text = f"A copy with random weights gives {with_interval(copy)} there: "
+    if gap <= 0:
+        return text + f"training does not improve {name}; it is {number_text(-gap)} worse."
+    share = f"training {'takes off' if lower else 'adds'} {number_text(gap)}"
+    return (
+        text
+        + share
+        + (", and the two intervals do not overlap." if apart else ", but the intervals overlap.")
+    )
+
+
+def emergence_sentence(measurements: Sequence[Row], name: str, points: Sequence[str]) -> str:
+    """Say at which point, in order of depth, `name` first clears chance and stays clear."""
+    rows = {m.get("point"): m for m in trained(measurements, name)}
+    clear = [
+        p
+        for p in points
+        if p in rows
+        and all(known(rows[p].get(k)) for k in ("low", "null"))
+        and rows[p]["low"] > rows[p]["null"]
+    ]
+    seen = [p for p in points if p in rows]
+    if not seen:
+        return ""
+    if not clear:
+        return f"At none of the {len(seen)} points does the interval of {name} clear chance: no categories emerge."
+    if clear == seen:
+        return f"Categories are readable at every one of the {len(seen)} points, from {seen[0]} on."
+    return f"Categories are readable at {len(clear)} of {len(seen)} points, first at {clear[0]}."
+
+
+def control_sentence(m: Row) -> str:
+    """Say which control comes closest to the value, and by how much it is beaten."""
+    held = {k: v for k, v in (m.get("controls") or {}).items() if known(v)}
+    if not held or not known(m.get("value")):
+        return "" if held else f"No baseline was measured beside {m['name']}."
+    name, value = max(held.items(), key=lambda item: item[1])
+    if value >= m["value"]:
+        return f"The control “{name}” reaches {number_text(value)}, no less than the {number_text(m['value'])} measured."
+    gap = number_text(m["value"] - value)
+    return f"Its strongest control, “{name}”, reaches {number_text(value)}, {gap} below it."
+
+
+def bias_sentence(m: Row) -> str:
+    """Say how much of the biased CKA is bias."""
+    biased = (m.get("controls") or {}).get("biased")
+    if biased is None or not known(biased) or not known(m.get("value")):
+        return ""
+    return (
+        f"The biased estimator would read {number_text(biased)}: {number_text(biased - m['value'])} of that is "
+        f"what {m.get('n', 'this many')} samples of wide features give without any shared structure."
+    )
+
+
+def ratio_sentence(vlm: Row | None, decoder: Row | None) -> str:
+    """Say how the two intrinsic dimensions compare and whether the samples can carry them."""
+    if vlm is None or decoder is None:
+        return "The two spaces cannot be compared: one of them has no defined dimension."
+    ratio = decoder["value"] / vlm["value"] if vlm["value"] else math.nan
+    text = (
+        f"By {vlm['name']} the VLM has {number_text(vlm['value'])} dimensions at {point_name(vlm)} and the decoder "
+        f"{number_text(decoder['value'])} at {point_name(decoder)}, a ratio of {number_text(ratio)}."
+    )
+    largest, n = max(vlm["value"], decoder["value"]), vlm.get("n") or 0
+    if n and largest > n / 20:
+        text += f" At n = {n} estimates above about {n // 20} are held down by the sample size: read them as lower limits."
+    return text
+
+
+def spread_sentence(rows: Sequence[Row]) -> str:
+    """Say how far one estimator's values run over the points."""
+    low, high = best(rows, lower=True), best(rows)
+    if low is None or high is None or low is high:
+        return ""
+    return (
+        f"Over {len(rows)} points {low['name']} runs from {number_text(low['value'])} at {point_name(low)} to "
+        f"{number_text(high['value'])} at {point_name(high)}."
+    )
+
+
+def changes_for(verdict: Mapping[str, Any]) -> list[str]:
+    """Say what would have to happen for a threshold verdict to become another one."""
+    if not verdict:
+        return []
+    title, limit, value = verdict["title"], verdict["threshold"], verdict.get("value")
+    low, high, word = verdict.get("low"), verdict.get("high"), verdict["verdict"]
+    sign = 1 if verdict["comparison"] == ">" else -1
+    if not (known(value) and known(low) and known(high)):
+        return [
+            f"{title} is not judged ({verdict['why']}); a defined number with an interval would decide it."
+        ]
+    near = low if sign > 0 else high
+    far = high if sign > 0 else low
+    asked = f"{verdict['comparison']} {limit:g}"
+    if word == "PASS":
+        gap = number_text(abs(near - limit))
+        return [f"{title} would stop passing {asked} if the near end of its interval moved by {gap}."]
+    if word == "FAIL":
+        return [
+            f"{title} would need the far end of its interval to move by more than {number_text(abs(limit - far))} "
+            f"before {asked} was even open, and the near end by {number_text(abs(limit - near))} to pass."
+        ]
+    margin = abs(value - limit)
+    if not low <= limit <= high:
+        return [f"{title} is on the good side of {asked}, but not told from chance: {verdict['why']}."]
+    if margin == 0:
+        return [f"{title} sits exactly on {limit:g}: no number of samples is known to settle it."]
+    half = abs(value - near) if sign * (value - limit) > 0 else abs(far - value)
+    factor = (half / margin) ** 2
+    side = "PASS" if sign * (value - limit) > 0 else "FAIL"
+    return [
+        f"If {title} stayed at {number_text(value)}, about {factor:.1f} times as many independent samples would "
+        f"narrow its interval enough to say {side} (widths shrink as 1/√n)."
+    ]

@@ -1,0 +1,128 @@
+"""The one look of all figures: two themes, a colour-blind safe palette, and byte-identical rendering.
+
+Only matplotlib's object interface is used: no pyplot state, so figures can be drawn in any thread.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+# ids inside an SVG are random without a salt
+mpl.rcParams["svg.hashsalt"] = "foresight"
+
+DPI = 160
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#7A5195")
+OKABE_ITO_DARK = ("#56B4E9", "#F0884A", "#2BC59A", "#E59AC4", "#F2B632", "#9AD3F5", "#D8C27A", "#B79AD6")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """Colours of one appearance. `series` is the palette after Okabe and Ito, lightened for the dark page."""
+
+    name: str
+    paper: str
+    ink: str
+    muted: str
+    rule: str
+    control: str
+    hit: str
+    series: tuple[str, ...]
+    sequential: str
+
+
+LIGHT = Theme(
+    name="light", paper="#ffffff", ink="#1c2430", muted="#5b6675", rule="#e3e7ec", control="#8a94a3",
+    hit="#009E73", series=OKABE_ITO, sequential="cividis",
+)  # fmt: skip
+DARK = Theme(
+    name="dark", paper="#171c24", ink="#e8ebf0", muted="#a3adbb", rule="#2d3541", control="#8791a0",
+    hit="#2BC59A", series=OKABE_ITO_DARK, sequential="cividis",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing that can be rendered for either theme. Equal inputs give equal bytes: nothing is dated."""
+
+    draw: Callable[[Theme], Canvas]
+
+    def png(self, theme: Theme = LIGHT) -> bytes:
+        return self._save("png", theme, {"Software": None})
+
+    def svg(self, theme: Theme = LIGHT) -> bytes:
+        return self._save("svg", theme, {"Date": None, "Creator": None})
+
+    def pdf(self, theme: Theme = LIGHT) -> bytes:
+        return self._save("pdf", theme, {"CreationDate": None, "Creator": None, "Producer": None})
+
+    def _save(self, kind: str, theme: Theme, metadata: dict[str, Any]) -> bytes:
+        canvas = self.draw(theme)
+        FigureCanvasAgg(canvas)
+        buffer = io.BytesIO()
+        canvas.savefig(buffer, format=kind, dpi=DPI, facecolor=theme.paper, metadata=metadata)
+        return buffer.getvalue()
+
+
+def sheet(theme: Theme, width: float, height: float) -> Canvas:
+    """Return an empty figure of `width` x `height` inches whose parts arrange themselves."""
+    canvas = Canvas(figsize=(width, height), layout="constrained", facecolor=theme.paper)
+    canvas.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)  # type: ignore[union-attr]
+    return canvas
+
+
+def plain_axes(
+    axes: Axes, theme: Theme, *, xlabel: str = "", ylabel: str = "", title: str = "", grid: str = "y"
+) -> None:
+    """Dress `axes`: two thin spines, a faint grid along `grid` ('x', 'y', 'both' or ''), readable labels."""
+    axes.set_facecolor(theme.paper)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(theme.control)
+        axes.spines[side].set_linewidth(0.8)
+    axes.tick_params(colors=theme.muted, labelsize=9, length=3, width=0.8)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(True, axis=grid, color=theme.rule, linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_xlabel(xlabel, color=theme.muted, fontsize=9.5)
+    axes.set_ylabel(ylabel, color=theme.muted, fontsize=9.5)
+    if title:
+        axes.set_title(literal(title), color=theme.ink, fontsize=10.5, loc="left", fontweight="bold")
+
+
+def legend(axes: Axes, theme: Theme, **where: Any) -> None:
+    """Put a frameless legend, by default under the axes where it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    where = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2), "ncols": min(3, len(handles))} | where
+    box = axes.legend(handles, labels, frameon=False, fontsize=8.5, borderaxespad=0.0, **where)
+    for text in box.get_texts():
+        text.set_color(theme.muted)
+
+
+def literal(text: str, limit: int = 60) -> str:
+    """Return data text safe to draw: '$' is no mathematics, controls are no glyphs, and it is cut at `limit`."""
+    clean = "".join(c if c.isprintable() else " " for c in text)
+    if len(clean) > limit:
+        clean = clean[: limit - 1] + "…"
+    return clean.replace("\\", "\\\\").replace("$", r"\$") if "$" in clean else clean
+
+
+def label_points(axes: Axes, points: list[str]) -> None:
+    """Name the positions 0, 1, … of a categorical axis, slanted when the names would collide."""
+    crowded = sum(len(p) for p in points) > 44
+    axes.set_xticks(range(len(points)))
+    axes.set_xticklabels(
+        [literal(p, 28) for p in points], rotation=28 if crowded else 0, ha="right" if crowded else "center"
+    )
+    axes.set_xlim(-0.4, max(len(points) - 0.6, 0.6))

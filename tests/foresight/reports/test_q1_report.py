@@ -1,0 +1,184 @@
+"""The Q1 page: complete, escaped, offline and the same bytes for the same input."""
+
+import csv
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from foresight.reports import Q1Inputs, build_q1_report, measurements_csv, render
+from foresight.reports.page import number_text
+from tests.foresight.reports.fakes import HOSTILE, POINTS, measured, measurements, q1_inputs
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Q1Inputs:
+    return q1_inputs()
+
+
+@pytest.fixture(scope="module")
+def report(inputs):
+    return build_q1_report(inputs)
+
+
+@pytest.fixture(scope="module")
+def page(report) -> str:
+    return render(report)
+
+
+class Reader(HTMLParser):
+    """Collects tags with their attributes, and the visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_loads_nothing_from_anywhere(page):
+    for tag, attrs in Reader(page).tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        for name in ("src", "srcset", "href", "data", "poster", "action"):
+            value = attrs.get(name) or ""
+            assert not value or value.startswith(("data:", "#")), (tag, name, value[:60])
+        assert not (tag == "script" and "src" in attrs)
+    assert "@import" not in page
+    assert not re.search(r"url\(\s*['\"]?(?!data:)", page)
+    assert "default-src 'none'" in page
+
+
+def test_hostile_names_are_text_and_nothing_else(page):
+    assert HOSTILE not in page
+    assert "<img src=x" not in page
+    assert html.escape(HOSTILE, quote=False) in page.replace("&#39;", "'")
+    reader = Reader(page)
+    assert sum(tag == "script" for tag, _ in reader.tags) == page.count("<script")
+    assert not any(name.startswith("on") for _, attrs in reader.tags for name in attrs)
+
+
+def test_every_measurement_is_on_the_page_and_in_the_csv(page, inputs):
+    text = " ".join(Reader(page).words)
+    for m in inputs.measurements:
+        assert m["name"] in text
+        assert number_text(m["value"]) in text
+    lines = list(csv.DictReader(io.StringIO(measurements_csv(inputs.measurements))))
+    assert len(lines) == len(inputs.measurements)
+    for line, m in zip(lines, inputs.measurements, strict=True):
+        assert line["value"] == ("" if m["value"] is None else repr(float(m["value"])))
+        assert line["point"] == m["point"]
+
+
+def test_an_undefined_number_says_why(page):
+    assert "n/a (every sample is the same)" in page
+
+
+def test_the_skipped_files_are_counted_and_listed_with_reasons(page):
+    text = " ".join(Reader(page).words)
+    assert "1 file could not be used" in text
+    assert "truncated <b>JPEG</b>" in text
+
+
+def test_the_verdict_comes_before_the_sections(page, inputs):
+    assert page.index(inputs.decision["overall"].replace("'", "&#39;")) < page.index('id="Q1.1"')
+    ids = re.findall(r'<section id="(Q1[^"]*)"', page)
+    assert ids == ["Q1.1", "Q1.3", "Q1.4", "Q1.5", "Q1.6", "Q1.7", "Q1.D"]
+
+
+def test_every_failure_criterion_is_on_the_page(page, inputs):
+    for criterion in inputs.decision["criteria"]:
+        assert criterion["title"] in page
+        assert criterion["state"].replace("'", "&#39;") in page
+
+
+def test_pictures_have_words_and_are_not_blank(report):
+    figures = [f for s in report.sections for f in s.figures]
+    assert len(figures) >= 10
+    assert len({f.name for f in figures}) == len(figures)
+    for figure in figures:
+        assert len(figure.alt) > 20
+        assert figure.caption
+        for png in (figure.png, figure.dark):
+            with Image.open(io.BytesIO(png)) as image:
+                assert len(image.convert("RGB").getcolors(maxcolors=1 << 24)) > 8, figure.name
+
+
+def test_every_picture_is_on_the_page_with_its_words(page, report):
+    images = [attrs for tag, attrs in Reader(page).tags if tag == "img"]
+    assert len(images) == sum(len(s.figures) for s in report.sections)
+    assert all(attrs["alt"] for attrs in images)
+
+
+def test_tables_have_headers_and_can_be_reached_by_keyboard(page):
+    reader = Reader(page)
+    assert sum(tag == "table" for tag, _ in reader.tags) == page.count('role="region" tabindex="0"')
+    assert all(attrs.get("scope") in ("col", "row") for tag, attrs in reader.tags if tag == "th")
+
+
+def test_equal_inputs_give_equal_bytes(page):
+    assert render(build_q1_report(q1_inputs())) == page
+
+
+def test_the_report_is_plain_json_with_every_raw_number(report, inputs):
+    value = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert len(value["measurements"]) == len(inputs.measurements)
+    assert value["verdict"]["word"] == inputs.decision["overall"]
+    assert all(len(f["png_sha256"]) == 64 for s in value["sections"] for f in s["figures"])
+
+
+def test_the_sentences_follow_the_numbers():
+    def words(scale):
+        rows = [m for m in measurements() if m["row"] == "Q1.4" and m["variant"] == "trained"]
+        copy = {**rows[-1], "variant": "random weights", **measured(scale)}
+        report = build_q1_report(q1_inputs(measurements=[*rows, copy], projections={}, thumbnails={}, neighbours=[],
+                                           reconstructions=[], distances=None))  # fmt: skip
+        return " ".join(next(s for s in report.sections if s.id == "Q1.4").text)
+
+    assert "0.500 (95 % interval 0.450 to 0.550) at llm.2, the highest of 3 points" in words(0.1)
+    assert "training adds 0.400, and the two intervals do not overlap" in words(0.1)
+    assert "but the intervals overlap" in words(0.48)
+    assert "training does not improve ridge R² VLM→decoder; it is 0.100 worse" in words(0.6)
+
+
+def test_a_run_without_labels_pictures_or_distances_still_reports():
+    keys = ["a", "b"]
+    report = build_q1_report(
+        q1_inputs(
+            keys=keys,
+            labels=[None, None],
+            projections={},
+            thumbnails={},
+            distances=None,
+            neighbours=[],
+            reconstructions=[],
+            stages=[],
+            recipes=[],
+            measurements=measurements()[:1],
+        )  # fmt: skip
+    )
+    assert "CAN&#39;T TELL" in render(report)
+
+
+def test_bad_input_is_refused_with_the_rule():
+    with pytest.raises(ValueError, match="one label per key"):
+        q1_inputs(labels=["a"])
+    with pytest.raises(ValueError, match="lacks \\['name'\\]"):
+        q1_inputs(measurements=[{"row": "Q1.1", "value": 1.0}])
+
+
+def test_a_spreadsheet_runs_no_name_as_a_formula():
+    text = measurements_csv(
+        [{"row": "Q1.1", "name": "=cmd()", "point": POINTS[0], "value": -0.5, "controls": {"@x": 1.0}}]
+    )
+    assert ",'=cmd()," in text
+    assert ",-0.5," in text
