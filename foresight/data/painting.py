@@ -74,21 +74,34 @@ class Shape:
         return f"{self.colour} {self.shape}"
 
 
-def draw_shape(draws: Draws, size: tuple[int, int], *, radius: tuple[float, float] = (0.11, 0.22)) -> Shape:
+def draw_shape(
+    draws: Draws,
+    size: tuple[int, int],
+    *,
+    radius: tuple[float, float] = (0.11, 0.22),
+    colour: str | None = None,
+    near: Shape | None = None,
+) -> Shape:
     """Return a shape wholly inside a frame of `size` = (height, width).
 
     `radius` is its range as a share of the shorter side. The third of the frame that holds the centre is
     drawn first, row and column each with probability 1/3, then the place inside it: place words are balanced.
+    With `near`, the place is drawn around that shape instead, close enough for the boxes to overlap.
     Places and radii are multiples of 1/16 px, so that boxes are exact decimal numbers.
     """
     short = min(size)
-    r = _sixteenth(draws.uniform(radius[0] * short, radius[1] * short))
+    r = sixteenth(draws.uniform(radius[0] * short, radius[1] * short))
     place = []
-    for side in size:
-        third = draws.choice(3)
-        low, high = max(r, side * third / 3), min(side - r, side * (third + 1) / 3)
-        place.append(min(max(_sixteenth(draws.uniform(low, high)), r), side - r))
-    colour = list(COLOURS)[draws.choice(len(COLOURS))]
+    for axis, side in enumerate(size):
+        if near is None:
+            third = draws.choice(3)
+            low, high = max(r, side * third / 3), min(side - r, side * (third + 1) / 3)
+        else:
+            centre, reach = (near.row, near.col)[axis], 0.8 * (near.radius + r)
+            low, high = max(r, centre - reach), min(side - r, centre + reach)
+        place.append(min(max(sixteenth(draws.uniform(low, high)), r), side - r))
+    if colour is None:
+        colour = list(COLOURS)[draws.choice(len(COLOURS))]
     jitter = [int(draws.uniform(-12, 13)) for _ in range(3)]
     red, green, blue = (min(255, max(0, value + j)) for value, j in zip(COLOURS[colour], jitter, strict=True))
     return Shape(
@@ -151,7 +164,8 @@ def to_pixels(canvas: Float32[np.ndarray, "row col 3"]) -> UInt8[np.ndarray, "ro
     return np.rint(np.clip(canvas, 0, 255)).astype(np.uint8)
 
 
-def _sixteenth(value: float) -> float:
+def sixteenth(value: float) -> float:
+    """Return the nearest multiple of 1/16: exact in binary and short in decimal."""
     return round(value * 16) / 16
 
 

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from foresight.data.moving import Moving
 from foresight.data.sampling import Sampling
+from foresight.data.scenes import Scenes
 from foresight.data.source import DataSource, Progress
 from foresight.data.thumbnails import thumbnail_png
 from foresight.data.worlds import Rendered, Shapes, World
 from foresight.nouns import Frames, Manifest, Sample, Skip
 
 KIND = "synthetic"
-WORLDS: dict[str, World] = {world.name: world for world in (Shapes(),)}
+WORLDS: dict[str, World] = {world.name: world for world in (Shapes(), Scenes(), Moving())}
 SPELLING = "synthetic, " + ", ".join(f"synthetic:{name}" for name in list(WORLDS)[1:])
 DEFAULT_SAMPLES = 500
 RENDERER = "synthetic 1"
