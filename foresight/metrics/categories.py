@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from foresight.metrics.estimate import Estimate
 from foresight.metrics.neighbours import neighbour_order, within
 from foresight.metrics.space import FEWEST, Metric, Space, as_space, join_duplicates
 from foresight.metrics.statistics import calibrated, half_sample_error, interval, permutation_p
+from foresight.metrics.threads import one_thread
 
 
 def silhouette(
@@ -41,10 +41,9 @@ def silhouette(
     def score(s: np.ndarray) -> float:
         return float(silhouettes(distances[np.ix_(s, s)], _onehot(codes[s])).mean())
 
-    everyone = np.arange(len(space))
-    null = _label_null(codes, lambda hot: silhouettes(distances, hot).mean(), permutations, seed)
+    null = _label_null(codes, lambda hot: silhouettes(distances, hot).mean(axis=0), permutations, seed)
     return _estimate(
-        score(everyone),
+        score(np.arange(len(space))),
         half_sample_error(score, len(space), resamples=resamples, seed=seed),
         null,
         n=n,
@@ -85,16 +84,16 @@ def cluster_purity(
     assigned, centres = _kmeans(points, k, seed=seed)
     hot_clusters = _onehot(assigned, k)
 
-    def purity_of(hot: np.ndarray) -> float:
-        return float((hot_clusters.T @ hot).max(axis=1).sum() / len(hot))
+    def purity_of(hot: np.ndarray) -> np.ndarray:
+        return _product(hot_clusters.T, hot).max(axis=-1).sum(axis=0) / len(hot)
 
     def half(s: np.ndarray) -> float:
-        again, _ = _kmeans(points[s], k, seed=seed, start=centres)
+        again = _lloyd(points[s], centres)[0]
         return float((_onehot(again, k).T @ _onehot(codes[s])).max(axis=1).sum() / len(s))
 
     null = _label_null(codes, purity_of, permutations, seed)
     return _estimate(
-        purity_of(_onehot(codes)),
+        float(purity_of(_onehot(codes))),
         half_sample_error(half, len(space), resamples=resamples, seed=seed),
         null,
         n=n,
@@ -135,18 +134,22 @@ def knn_accuracy(
         return Estimate.undefined(why, n=n, n_effective=len(space))
     order = neighbour_order(space, metric, seed=seed)
 
-    def accuracy(near: np.ndarray, hot: np.ndarray) -> float:
-        votes = hot[near].sum(axis=1)
-        return float((votes.argmax(axis=1) == hot.argmax(axis=1)).mean())
+    def voters(order: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(order), len(order)))
+        np.put_along_axis(out, order[:, :k], 1.0, axis=1)
+        return out
+
+    def accuracy(voters: np.ndarray, hot: np.ndarray) -> np.ndarray:
+        return (_product(voters, hot).argmax(axis=-1) == hot.argmax(axis=-1)).mean(axis=0)
 
     def half(s: np.ndarray) -> float:
-        return accuracy(within(order, s)[:, :k], _onehot(codes[s], int(codes.max()) + 1))
+        return float(accuracy(voters(within(order, s)), _onehot(codes[s], int(codes.max()) + 1)))
 
-    nearest = order[:, :k]
+    nearest = voters(order)
     hot = _onehot(codes)
     controls = {"majority": float(hot.mean(axis=0).max())}
     return _estimate(
-        accuracy(nearest, hot),
+        float(accuracy(nearest, hot)),
         half_sample_error(half, len(space), resamples=resamples if k < len(space) // 2 - 1 else 0, seed=seed),
         _label_null(codes, lambda h: accuracy(nearest, h), permutations, seed),
         n=n,
@@ -178,21 +181,19 @@ def intra_class_variance(
         return Estimate.undefined(why, n=n, n_effective=len(space))
     gram = space.gram
 
-    def share(kernel: np.ndarray, hot: np.ndarray) -> float:
+    def share(kernel: np.ndarray, hot: np.ndarray) -> np.ndarray:
         # Σ_c |Σ_{i∈c} x_i|² / n_c is the sum of squares between the classes
-        total = np.trace(kernel) - kernel.sum() / len(kernel)
-        counts = hot.sum(axis=0)
-        between = (((kernel @ hot) * hot).sum(axis=0) / np.maximum(counts, 1)).sum()
-        return float(np.clip(1.0 - (between - kernel.sum() / len(kernel)) / total, 0.0, 1.0))
+        mean = kernel.sum() / len(kernel)
+        between = (_diagonal(kernel, hot) / np.maximum(hot.sum(axis=0), 1)).sum(axis=-1)
+        return np.clip(1.0 - (between - mean) / (np.trace(kernel) - mean), 0.0, 1.0)
 
     def half(s: np.ndarray) -> float:
-        return share(gram[np.ix_(s, s)], _onehot(codes[s]))
+        return float(share(gram[np.ix_(s, s)], _onehot(codes[s])))
 
     hot = _onehot(codes)
     null = _label_null(codes, lambda h: share(gram, h), permutations, seed)
-    value, counts = share(gram, hot), hot.sum(axis=0)
-    inner = ((gram @ hot) * hot).sum(axis=0) / counts
-    per_class = (np.diag(gram) @ hot - inner) / counts
+    value, counts = float(share(gram, hot)), hot.sum(axis=0)
+    per_class = (np.diag(gram) @ hot - _diagonal(gram, hot) / counts) / counts
     error = half_sample_error(half, len(space), resamples=resamples, seed=seed)
     low, high = interval(value, float(error), bounds=(0.0, 1.0))
     centre = float(null.mean()) if len(null) else math.nan
@@ -211,22 +212,22 @@ def intra_class_variance(
 
 
 def silhouettes(
-    distances: Float[np.ndarray, "sample sample"], hot: Float[np.ndarray, "sample category"]
-) -> Float[np.ndarray, " sample"]:
-    """Return each sample's silhouette, from distances and a 0/1 matrix of classes."""
+    distances: Float[np.ndarray, "sample sample"], hot: Float[np.ndarray, "sample *draw category"]
+) -> Float[np.ndarray, sample * draw]:
+    """Return each sample's silhouette, from distances and 0/1 classes, for one or several draws of labels.
+
+    0 for the only sample of a class, and when all samples are of one class.
+    """
     counts = hot.sum(axis=0)
-    present = counts > 0
-    hot, counts = hot[:, present], counts[present]
-    own = hot.argmax(axis=1)
-    sums = distances @ hot
-    at = np.arange(len(own))
-    inner = sums[at, own] / np.maximum(counts[own] - 1, 1)
-    means = sums / counts
-    means[at, own] = np.inf
-    outer = means.min(axis=1)
+    sums = _product(distances, hot)
+    size = (hot * counts).sum(axis=-1)
+    inner = (hot * sums).sum(axis=-1) / np.maximum(size - 1, 1)
+    means = np.where((hot > 0) | (counts == 0), np.inf, sums / np.maximum(counts, 1))
+    outer = means.min(axis=-1)
+    good = (size > 1) & np.isfinite(outer)
+    outer = np.where(good, outer, 0.0)
     largest = np.maximum(inner, outer)
-    good = (counts[own] > 1) & (largest > 0) & np.isfinite(outer)
-    return np.where(good, (np.where(good, outer, 0.0) - inner) / np.where(good, largest, 1.0), 0.0)
+    return np.where(good & (largest > 0), (outer - inner) / np.where(largest > 0, largest, 1.0), 0.0)
 
 
 def _labelled(
@@ -276,10 +277,26 @@ def _onehot(codes: np.ndarray, n_classes: int | None = None) -> Float[np.ndarray
     return np.eye(int(codes.max()) + 1 if n_classes is None else n_classes)[codes]
 
 
-def _label_null(codes: np.ndarray, score: Any, permutations: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, 3])
-    hot = _onehot(codes)
-    return np.array([score(hot[rng.permutation(len(hot))]) for _ in range(permutations)], dtype=float)
+def _product(pairs: np.ndarray, hot: Float[np.ndarray, "sample *draw category"]) -> np.ndarray:
+    return (pairs @ hot.reshape(len(hot), -1)).reshape(len(pairs), *hot.shape[1:])
+
+
+def _diagonal(kernel: np.ndarray, hot: Float[np.ndarray, "sample *draw category"]) -> np.ndarray:
+    """Return the sum of the kernel over the pairs inside each class, [*draw category]."""
+    return (_product(kernel, hot) * hot).sum(axis=0)
+
+
+@one_thread()
+def _label_null(
+    codes: np.ndarray, score: Callable[[np.ndarray], np.ndarray], permutations: int, seed: int
+) -> Float[np.ndarray, " permutation"]:
+    rng, hot = np.random.default_rng([seed, 3]), _onehot(codes)
+    at_once = max(1, 2_000_000 // hot.size)
+    out = []
+    for start in range(0, permutations, at_once):
+        orders = [rng.permutation(len(hot)) for _ in range(min(at_once, permutations - start))]
+        out.append(score(hot[np.stack(orders, axis=1)]))
+    return np.concatenate(out) if out else np.empty(0)
 
 
 def _estimate(
@@ -308,17 +325,39 @@ def _estimate(
     )
 
 
-def _kmeans(
-    points: np.ndarray, k: int, *, seed: int, start: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
+@one_thread()
+def _kmeans(points: np.ndarray, k: int, *, seed: int, starts: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tightest of several k-means runs: the cluster of each point, and the centres."""
+    rng = np.random.default_rng([seed, 11])
+    runs = [_lloyd(points, _spread_out(points, k, rng)) for _ in range(starts)]
+    assigned, centres, _ = min(runs, key=lambda run: run[2])
+    return assigned, centres
 
-    model = KMeans(
-        k, init="k-means++" if start is None else start, n_init=10 if start is None else 1, random_state=seed
-    )
-    with warnings.catch_warnings():
-        # a half may hold fewer distinct points than clusters; an empty cluster is a fair answer there
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(points)
-    return model.labels_, model.cluster_centers_
+
+def _spread_out(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    # k-means++ (Arthur & Vassilvitskii 2007): the next centre is drawn by its squared distance to the others
+    chosen = [int(rng.integers(len(points)))]
+    nearest = np.square(points - points[chosen[0]]).sum(axis=1)
+    while len(chosen) < k:
+        chosen.append(int(rng.choice(len(points), p=nearest / nearest.sum())))
+        nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
+    return points[chosen]
+
+
+def _lloyd(
+    points: np.ndarray, centres: np.ndarray, *, rounds: int = 100
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return clusters, centres and the summed squared distance, once no point changes sides."""
+    centres, assigned = centres.copy(), np.full(len(points), -1)
+    lengths = np.square(points).sum(axis=1)
+    for _ in range(rounds):
+        squared = np.square(centres).sum(axis=1) - 2.0 * points @ centres.T
+        now = squared.argmin(axis=1)
+        if np.array_equal(now, assigned):
+            break
+        assigned = now
+        hot = _onehot(assigned, len(centres))
+        counts = hot.sum(axis=0)
+        full = counts > 0  # an empty cluster keeps its centre
+        centres[full] = (hot.T @ points)[full] / counts[full, None]
+    return assigned, centres, float((squared.min(axis=1) + lengths).sum())

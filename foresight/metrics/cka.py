@@ -144,7 +144,7 @@ def _cka(
         why = "a centred kernel is zero: every sample is equally similar to every other"
         return Estimate.undefined(why, n=n, n_effective=g)
     norm = math.sqrt(float(np.vdot(ca, ca))) * math.sqrt(float(np.vdot(cb, cb)))
-    null = gathered(ca, cb, permutations=permutations, seed=seed) / norm
+    null = gathered(ca, cb, permutations=permutations, seed=seed)[:, 0] / norm
     null_mean = float(null.mean()) if len(null) else math.nan
 
     def half(s: np.ndarray) -> float:

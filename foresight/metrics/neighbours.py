@@ -70,7 +70,7 @@ def knn_overlap(
         neighbour_order(b.observed, metric, seed=seed + 1),
     )
     ranks_b = ranks_of(order_b)
-    values = overlap(order_a, ranks_b, good).mean(axis=0)
+    values = overlap(order_a, ranks_b, good)
     reached = 1.0 / np.take_along_axis(ranks_b, order_a[:, : max(good)], axis=1)
     readings = {
         k: {"nearest": float(reached[:, 0].mean()), "first": float(reached[:, :k].max(axis=1).mean())}
@@ -81,7 +81,7 @@ def knn_overlap(
     def half(s: np.ndarray) -> np.ndarray:
         fits = [k for k in good if k < len(s) - 1]
         out = np.full((len(MEASURES), len(good)), math.nan)
-        out[:, : len(fits)] = overlap(within(order_a, s), ranks_of(within(order_b, s)), fits).mean(axis=0)
+        out[:, : len(fits)] = overlap(within(order_a, s), ranks_of(within(order_b, s)), fits)
         return out
 
     errors = half_sample_error(half, g, resamples=resamples, seed=seed)
@@ -89,7 +89,7 @@ def knn_overlap(
     plain = {}
     if g < n:
         raw = neighbour_order(a, metric, seed=seed), neighbour_order(b, metric, seed=seed + 1)
-        plain["ignoring groups"] = overlap(raw[0], ranks_of(raw[1]), good).mean(axis=0)
+        plain["ignoring groups"] = overlap(raw[0], ranks_of(raw[1]), good)
     for i, measure in enumerate(MEASURES):
         for j, k in enumerate(good):
             value, draws = float(values[i, j]), null[:, i, j]
@@ -145,10 +145,9 @@ def within(
 
 def overlap(
     order_a: Int[np.ndarray, "sample other"], ranks_b: Int[np.ndarray, "sample sample"], ks: Sequence[int]
-) -> Float[np.ndarray, "sample 3 k"]:
-    """Return recall, mrr and jaccard of every sample for each k."""
-    ranks = np.take_along_axis(ranks_b, order_a[:, : max(ks)], axis=1)
-    return _measures(ranks, ks)
+) -> Float[np.ndarray, "3 k"]:
+    """Return the mean recall, mrr and jaccard over samples for each k."""
+    return _measures(1.0 / np.take_along_axis(ranks_b, order_a[:, : max(ks)], axis=1), ks)
 
 
 def best_level(measure: str, k: int) -> float:
@@ -168,14 +167,13 @@ def chance_level(measure: str, k: int, n: int) -> float:
     return float((hypergeom(n - 1, k, k).pmf(common) * common / (2 * k - common)).sum())
 
 
-def _measures(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    out = np.empty((len(ranks), len(MEASURES), len(ks)))
-    inverse = np.cumsum(1.0 / ranks, axis=1)
+def _measures(inverse: Float[np.ndarray, "sample near"], ks: Sequence[int]) -> np.ndarray:
+    """Return mean recall, mrr and jaccard, from the ranks in one space of those near in the other."""
+    out = np.empty((len(MEASURES), len(ks)))
+    reach = np.cumsum(inverse.mean(axis=0, dtype=np.float64))
     for j, k in enumerate(ks):
-        hits = (ranks[:, :k] <= k).sum(axis=1)
-        out[:, 0, j] = hits / k
-        out[:, 1, j] = inverse[:, k - 1] / k
-        out[:, 2, j] = hits / (2 * k - hits)
+        hits = np.count_nonzero(inverse[:, :k] > 1.0 / (k + 0.5), axis=1)
+        out[:, j] = hits.mean() / k, reach[k - 1] / k, (hits / (2 * k - hits)).mean()
     return out
 
 
@@ -184,12 +182,11 @@ def _null(
 ) -> Float[np.ndarray, "permutation 3 k"]:
     rng = np.random.default_rng([seed, 3])
     n, near = len(order_a), order_a[:, : max(ks)]
-    flat = ranks_b.ravel()
+    inverse = (1.0 / np.maximum(ranks_b, 1)).astype(np.float32).ravel()
     out = np.empty((permutations, len(MEASURES), len(ks)))
     for i in range(permutations):
         order = rng.permutation(n)
-        ranks = flat[order[:, None] * n + order[near]]
-        out[i] = _measures(ranks, ks).mean(axis=0)
+        out[i] = _measures(inverse.take(order[:, None] * n + order.take(near)), ks)
     return out
 
 

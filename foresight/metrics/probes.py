@@ -20,11 +20,13 @@ from foresight.metrics.statistics import (
     permutation_p,
     shuffled_partner,
 )
+from foresight.metrics.threads import one_thread
 
 PENALTIES = tuple(10.0**e for e in range(-5, 5))
 """Ridge penalties tried, in units of the mean squared length of a centred training row."""
 
 
+@one_thread()
 def ridge_probe(
     x: Any,
     y: Any,
@@ -34,8 +36,8 @@ def ridge_probe(
     penalties: Sequence[float] = PENALTIES,
     components: int = 50,
     permutations: int = 999,
-    shuffles: int = 5,
-    resamples: int = 2000,
+    shuffles: int = 3,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> Mapping[str, Estimate]:
     """Return 'r2' and 'cosine' of predicting `y` from `x` [sample feature] by ridge regression, out of fold.
@@ -48,7 +50,8 @@ def ridge_probe(
 
     Controls of both: 'train mean' (the mean predictor, scored about the test mean as is usual), 'random
     projection' (an untrained Gaussian map, only its scale fitted), 'PCA-reduced random projection' (the same
-    after PCA to `components`), 'identity after PCA' (principal components paired by rank) and 'shuffled
+    after PCA to `components`), 'identity after PCA' (principal components paired by rank; the axes of these
+    two see all samples, which can only flatter the baseline) and 'shuffled
     pairs' (the whole probe again on pairs shuffled by group, mean of `shuffles`; also `null`). For r2 also
     'uniform' (plain mean over features of `y`) and 'calibrated'.
 
@@ -91,7 +94,7 @@ def ridge_probe(
 
     fixed = _stack(plan, [fold.weights(1.0) for fold in plan], n)
     p, power = _pairing_p(fixed, mean_only, gram, a.groups, permutations=permutations, seed=seed)
-    uniform, left_out = _uniform(residual, mean_only, b)
+    uniform, left_out = _uniform(residual, plan, b)
     detail = {
         "penalties": chosen,
         "folds": folds,
@@ -153,22 +156,31 @@ class _Fold:
         return (self.cross * self.shrink(penalty)) @ self.vectors.T
 
 
-def _fold(gram: np.ndarray, train: np.ndarray, test: np.ndarray, inner: _Fold | None) -> _Fold:
-    block, cross = gram[np.ix_(train, train)], gram[np.ix_(test, train)]
-    means = block.mean(axis=0)
-    cross = cross - cross.mean(axis=1, keepdims=True) - means[None, :] + means.mean()
-    block = block - means[:, None] - means[None, :] + means.mean()
-    values, vectors = np.linalg.eigh(block)
-    values = np.maximum(values, 0.0)
+def _fold(points: np.ndarray, train: np.ndarray, test: np.ndarray, inner: _Fold | None) -> _Fold:
+    mean = points[train].mean(axis=0)
+    rows, others = points[train] - mean, points[test] - mean
+    if rows.shape[1] < len(rows):
+        values, axes = np.linalg.eigh(rows.T @ rows)
+        values, axes = _kept(values, axes)
+        vectors = (rows @ axes) / np.sqrt(values)
+    else:
+        values, vectors = np.linalg.eigh(rows @ rows.T)
+        values, vectors = _kept(values, vectors)
+        axes = (rows.T @ vectors) / np.sqrt(values)
     return _Fold(
         train=train,
         test=test,
         values=values,
         vectors=vectors,
-        cross=cross @ vectors,
+        cross=(others @ axes) * np.sqrt(values),
         scale=float(values.sum()) / len(train) or 1.0,
         inner=inner,
     )
+
+
+def _kept(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    good = values > max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps
+    return values[good], vectors[:, good]
 
 
 def _plan(space: Space, *, folds: int, seed: int) -> list[_Fold]:
@@ -178,8 +190,8 @@ def _plan(space: Space, *, folds: int, seed: int) -> list[_Fold]:
         part = grouped_folds(
             space.groups[train], folds=min(folds, len(np.unique(space.groups[train]))), seed=seed + f
         )
-        inner = _fold(space.gram, train[part != 0], train[part == 0], None)
-        out.append(_fold(space.gram, train, test, inner))
+        inner = _fold(space.coordinates, train[part != 0], train[part == 0], None)
+        out.append(_fold(space.coordinates, train, test, inner))
     return out
 
 
@@ -244,8 +256,7 @@ def _pairing_p(
     upper, lower = fixed.T @ fixed, mean_only.T @ mean_only
     value = 1.0 - float(np.vdot(upper, gram) / np.vdot(lower, gram))
     if int(groups.max()) + 1 == len(groups):
-        errors = gathered(gram, upper, permutations=permutations, seed=seed)
-        totals = gathered(gram, lower, permutations=permutations, seed=seed)
+        errors, totals = gathered(gram, upper, lower, permutations=permutations, seed=seed).T
     else:
         rng = np.random.default_rng([seed, 3])
         draws = [shuffled_partner(groups, rng=rng) for _ in range(permutations)]
@@ -257,53 +268,41 @@ def _pairing_p(
 def _baselines(
     a: Space, b: Space, plan: Sequence[_Fold], target: np.ndarray, *, components: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Return (R², cosine) of the untrained maps; axes and scale come from each training part alone."""
-    rng = np.random.default_rng([seed, 10])
+    """Return (R², cosine) of the untrained maps; their one scale comes from each training part."""
     xs, ys = a.coordinates, b.coordinates
-    maps = {
-        name: np.zeros_like(target)
-        for name in ("random projection", "PCA-reduced random projection", "identity after PCA")
+    kx, k = min(components, xs.shape[1]), min(components, xs.shape[1], ys.shape[1])
+    gaussian = np.random.default_rng([seed, 10]).standard_normal((xs.shape[1], ys.shape[1]))
+    paired = np.zeros_like(ys)
+    paired[:, :k] = xs[:, :k]
+    guesses = {
+        "random projection": xs @ gaussian,
+        "PCA-reduced random projection": xs[:, :kx] @ gaussian[:kx],
+        "identity after PCA": paired,
     }
-    gaussian = rng.standard_normal((xs.shape[1], ys.shape[1]))
-    for fold in plan:
-        x_mean, y_mean = xs[fold.train].mean(axis=0), ys[fold.train].mean(axis=0)
-        x_train, y_train = xs[fold.train] - x_mean, ys[fold.train] - y_mean
-        x_test = xs[fold.test] - x_mean
-        x_axes, y_axes = _axes(x_train, components), _axes(y_train, components)
-        k = min(x_axes.shape[1], y_axes.shape[1])
-        reduced = x_axes @ gaussian[: x_axes.shape[1]]
-        identity = x_axes[:, :k] @ y_axes[:, :k].T
-        for name, mapping in (
-            ("random projection", gaussian),
-            ("PCA-reduced random projection", reduced),
-            ("identity after PCA", identity),
-        ):
-            guess = x_train @ mapping
-            scale = float(np.vdot(guess, y_train) / np.vdot(guess, guess))
-            maps[name][fold.test] = scale * (x_test @ mapping)
-    total = float(np.square(target).sum())
-    return {
-        name: (1.0 - float(np.square(target - guess).sum()) / total, float(_cosines(guess, target).mean()))
-        for name, guess in maps.items()
-    }
+    total, out = float(np.square(target).sum()), {}
+    for name, guess in guesses.items():
+        scaled = np.empty_like(target)
+        for fold in plan:
+            centred = guess - guess[fold.train].mean(axis=0)
+            seen = centred[fold.train]
+            size = float(np.vdot(seen, seen))
+            slope = float(np.vdot(seen, ys[fold.train])) / size if size > 0 else 0.0
+            scaled[fold.test] = slope * centred[fold.test]
+        r2 = 1.0 - float(np.square(target - scaled).sum()) / total
+        out[name] = (r2, float(_cosines(scaled, target).mean()))
+    return out
 
 
-def _axes(centred: np.ndarray, components: int) -> Float[np.ndarray, "feature component"]:
-    from scipy.linalg import eigh
-
-    m = len(centred)
-    values, vectors = eigh(centred @ centred.T, subset_by_index=[max(m - components, 0), m - 1])
-    good = np.flatnonzero(values > values[-1] * m * np.finfo(np.float64).eps)[::-1]
-    return (centred.T @ vectors[:, good]) / np.sqrt(values[good])
-
-
-def _uniform(residual: np.ndarray, mean_only: np.ndarray, b: Space) -> tuple[float, int]:
+def _uniform(residual: np.ndarray, plan: Sequence[_Fold], b: Space) -> tuple[float, int]:
     """Return R² averaged over the features of `b`, and how many constant ones had to be left out."""
-    values = b.values - b.mean
-    total = np.square(mean_only @ values).sum(axis=0)
-    good = total > 1e-12 * total.max()
-    error = np.square(residual @ values[:, good]).sum(axis=0)
-    return float((1.0 - error / total[good]).mean()), int((~good).sum())
+    values = b.values - b.mean.astype(b.values.dtype)
+    total = np.zeros(b.width)
+    for fold in plan:
+        away = values[fold.test] - values[fold.train].mean(axis=0)
+        total += np.square(away).sum(axis=0, dtype=np.float64)
+    good = total > 1e-9 * total.max()
+    error = np.square(residual.astype(values.dtype) @ values).sum(axis=0, dtype=np.float64)
+    return float((1.0 - error[good] / total[good]).mean()), int((~good).sum())
 
 
 def _raw_mean_cosine(plan: Sequence[_Fold], b: Space) -> float:

@@ -94,7 +94,7 @@ def _compare(
             return Estimate.undefined(why, n=n, n_effective=g)
     value = aligned(ca, cb)
     norm = math.sqrt(float(np.vdot(ca, ca))) * math.sqrt(float(np.vdot(cb, cb)))
-    null = gathered(ca, cb, permutations=permutations, seed=seed) / norm
+    null = gathered(ca, cb, permutations=permutations, seed=seed)[:, 0] / norm
     null_mean = float(null.mean()) if len(null) else math.nan
 
     def half(s: np.ndarray) -> float:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from foresight.metrics.threads import one_thread
+
 Metric = Literal["euclidean", "cosine"]
 FEWEST = 4
 """Below four observations no debiased estimator exists (Song et al. 2012 divide by n(n-3))."""
@@ -80,7 +82,9 @@ class Space:
 
         Only components above rounding are kept: at most min(sample - 1, feature).
         """
-        values, vectors = np.linalg.eigh(self.gram)
+        gram = self.gram
+        with one_thread():
+            values, vectors = np.linalg.eigh(gram)
         values, vectors = values[::-1], vectors[:, ::-1]
         top = max(float(values[0]), 0.0) if len(values) else 0.0
         keep = values > top * len(values) * np.finfo(np.float64).eps

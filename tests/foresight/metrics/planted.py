@@ -11,7 +11,9 @@ def gaussians(n: int, widths: tuple[int, ...], *, seed: int = 0) -> list[np.ndar
     return [rng.standard_normal((n, d)) for d in widths]
 
 
-def shared(n: int, widths: tuple[int, int], *, rank: int = 8, noise: float = 0.5, seed: int = 0) -> list[np.ndarray]:
+def shared(
+    n: int, widths: tuple[int, int], *, rank: int = 8, noise: float = 0.5, seed: int = 0
+) -> list[np.ndarray]:
     """Return two spaces that see the same `rank` latent directions, each with its own noise."""
     rng = np.random.default_rng(seed)
     latent = rng.standard_normal((n, rank))
@@ -21,7 +23,7 @@ def shared(n: int, widths: tuple[int, int], *, rank: int = 8, noise: float = 0.5
 def frames_of_videos(
     videos: int, frames: int, widths: tuple[int, int], *, jitter: float = 0.15, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return two spaces that share no content but the near-duplicate frames of the same videos, and groups."""
+    """Return two spaces that share nothing but near-duplicate frames of the same videos, and groups."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(videos), frames)
     x, y = (

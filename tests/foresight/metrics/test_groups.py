@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresight.metrics import composite_score, knn_accuracy, knn_overlap, linear_cka, ridge_probe, rsa_spearman
+from foresight.metrics import (
+    composite_score,
+    knn_accuracy,
+    knn_overlap,
+    linear_cka,
+    ridge_probe,
+    rsa_spearman,
+)
 from tests.foresight.metrics.planted import frames_of_videos
 
 FAST = {"permutations": 19, "resamples": 10}
@@ -22,7 +29,9 @@ def plans_protocol(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     order = np.random.default_rng(0).permutation(len(x))
     train, test = order[: len(x) * 4 // 5], order[len(x) * 4 // 5 :]
     r2 = r2_score(y[test], Ridge(alpha=1.0).fit(x[train], y[train]).predict(x[test]))
-    near = [NearestNeighbors(n_neighbors=11).fit(s).kneighbors(s, return_distance=False)[:, 1:] for s in (x, y)]
+    near = [
+        NearestNeighbors(n_neighbors=11).fit(s).kneighbors(s, return_distance=False)[:, 1:] for s in (x, y)
+    ]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)])
     xc, yc = x - x.mean(0), y - y.mean(0)
     cka = np.linalg.norm(xc.T @ yc) ** 2 / np.linalg.norm(xc.T @ xc) / np.linalg.norm(yc.T @ yc)
