@@ -8,30 +8,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
 
-from foresight.reports.style import MARKERS, Picture, Theme, label_points, legend, literal, plain_axes, sheet
+from foresight.reports.style import (
+    MARKERS,
+    Picture,
+    Theme,
+    ink_on,
+    label_points,
+    legend,
+    literal,
+    plain_axes,
+    plain_bar,
+    ramp,
+    sheet,
+)
 
 OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line over extraction points, with its 95 % band where there is one.
-
-    `role`: 'main' is drawn solid in colour, 'control' dashed in grey tones.
-    """
+    """One line over extraction points, with its 95 % band where there is one."""
 
     name: str
     value: Sequence[float]
     """[point], nan where undefined."""
     low: Sequence[float] = ()
     high: Sequence[float] = ()
-    role: str = "main"
+    role: Literal["main", "untrained", "control", "chance"] = "main"
+    """'main' is solid, the 'untrained' copy dashed in a colour of its own, controls and chance are grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +67,21 @@ def layer_curve(
     """Return a metric along the extraction points, with interval bands, controls and the plan's threshold."""
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, 6.6, 3.9)
+        canvas = sheet(theme, 5.0, 3.4)
         axes = canvas.add_subplot()
         plain_axes(axes, theme, ylabel=ylabel, title=title, xlabel="extraction point, in order of depth")
         x = np.arange(len(points))
-        greys = ("--", ":", "-.")
-        mains = controls = 0
+        seen: Counter[str] = Counter()
         for line in series:
             y = np.asarray(line.value, dtype=float)
-            if line.role == "main":
-                colour, style, marker = (theme.series[mains % 8], "-", MARKERS[mains % 8])
-                mains += 1
-            else:
-                colour, style, marker = (theme.control, greys[controls % 3], MARKERS[(controls + 3) % 8])
-                controls += 1
+            i = seen[line.role]
+            seen[line.role] += 1
+            colour, style, marker, width = {
+                "main": (theme.series[2 * i % 8], "-", MARKERS[2 * i % 8], 2.2),
+                "untrained": (theme.series[(2 * i + 1) % 8], "--", MARKERS[(2 * i + 1) % 8], 1.6),
+                "control": (theme.control, ("-.", ":", "--")[i % 3], MARKERS[(i + 3) % 8], 1.2),
+                "chance": (theme.control, ":", "", 1.4),
+            }[line.role]
             axes.plot(
                 x,
                 y,
@@ -78,8 +89,8 @@ def layer_curve(
                 color=colour,
                 marker=marker,
                 ms=5,
-                lw=2 if line.role == "main" else 1.4,
-                label=literal(line.name),
+                lw=width,
+                label=literal(line.name, 30),
                 zorder=3 if line.role == "main" else 2,
             )
             if len(line.low):
@@ -88,15 +99,10 @@ def layer_curve(
         if threshold is not None:
             axes.axhline(threshold, color=theme.ink, lw=1, ls=(0, (1, 2)), label=f"threshold {threshold:g}")
         label_points(axes, list(points))
-        legend(axes, theme, **(_under(axes) if title else {"bbox_to_anchor": (0, 1.02), "loc": "lower left"}))
+        legend(axes, theme)
         return canvas
 
     return Picture(draw)
-
-
-def _under(axes: Any) -> dict[str, Any]:
-    slanted = any(t.get_rotation() for t in axes.get_xticklabels())
-    return {"bbox_to_anchor": (0.0, -0.42 if slanted else -0.22), "loc": "upper left"}
 
 
 def heat_map(
@@ -117,7 +123,7 @@ def heat_map(
         )
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, max(4.6, 2.6 + 0.95 * len(columns)), 1.5 + 0.42 * len(rows))
+        canvas = sheet(theme, max(5.0, 2.2 + 0.8 * len(columns)), 1.2 + 0.42 * len(rows))
         axes = canvas.add_subplot()
         plain_axes(axes, theme, title=title, grid="")
         finite = values[np.isfinite(values)]
@@ -125,23 +131,21 @@ def heat_map(
         top = high if high is not None else float(finite.max()) if finite.size else 1.0
         if not top > bottom:
             bottom, top = bottom - 0.5, bottom + 0.5
-        image = axes.imshow(values, cmap=theme.sequential, vmin=bottom, vmax=top, aspect="auto")
+        shades = ramp(theme)
+        image = axes.imshow(values, cmap=shades, vmin=bottom, vmax=top, aspect="auto")
         for (i, j), v in np.ndenumerate(values):
-            dark_cell = np.isfinite(v) and (v - bottom) / (top - bottom) < 0.55
-            ink = theme.muted if not np.isfinite(v) else "#ffffff" if dark_cell else "#111111"
-            text = f"{v:.2f}" if np.isfinite(v) else "n/a"
-            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=8.5)
+            ink = theme.muted if not np.isfinite(v) else ink_on(shades((v - bottom) / (top - bottom)))
+            text = f"{v:.2f}".replace("-", "−") if np.isfinite(v) else "n/a"
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=9.5)
         axes.set_xticks(range(len(columns)), [literal(c, 26) for c in columns])
-        if sum(map(len, columns)) > 16 * len(columns) or len(columns) > 5:
+        if sum(map(len, columns)) > 44 or max(map(len, columns)) > 12:
             for tick in axes.get_xticklabels():
                 tick.set(rotation=25, ha="right")
         axes.set_yticks(range(len(rows)), [literal(r, 26) for r in rows])
         for side in axes.spines.values():
             side.set_visible(False)
         bar = canvas.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-        bar.set_label(label, color=theme.muted, fontsize=9)
-        bar.ax.tick_params(colors=theme.muted, labelsize=8)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        plain_bar(bar, theme, label)
         return canvas
 
     return Picture(draw)
@@ -150,7 +154,7 @@ def heat_map(
 def projections(
     panels: Mapping[str, Mapping[str, Any]], labels: Sequence[str | None], *, most: int = 8
 ) -> Picture:
-    """Return one 2-D scatter per point, coloured by label. The `most` − 1 commonest labels get a colour of their own.
+    """Return one 2-D scatter per point, coloured by label; beyond `most` labels the rarest are one 'other'.
 
     `panels[point]` holds `xy` [sample 2] and `explained`, the variance shares of the two axes.
     """
@@ -169,11 +173,11 @@ def projections(
                 raise ValueError(
                     f"{point} has {len(xy)} places for {len(codes)} labels; give one label per sample"
                 )
-            share = [f" ({100 * s:.0f} %)" for s in panel.get("explained", ())] + ["", ""]
+            share = [*(f" ({100 * s:.0f} %)" for s in panel.get("explained", ())), "", ""]
             plain_axes(
                 axes, theme, title=point, xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", grid="both"
             )
-            axes.tick_params(labelsize=7.5)
+            axes.tick_params(labelsize=8.5)
             for code, name in enumerate(names):
                 colour = theme.control if name == OTHER else theme.series[code % 8]
                 mine = xy[codes == code]
@@ -211,9 +215,8 @@ def label_codes(labels: Sequence[str | None], *, most: int = 8) -> tuple[list[st
     if len(counts) <= most:
         names = sorted(counts)
     else:
-        names = sorted(n for n, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[: most - 1]) + [
-            OTHER
-        ]
+        common = sorted(counts.items(), key=lambda c: (-c[1], c[0]))[: most - 1]
+        names = [*sorted(n for n, _ in common), OTHER]
     index = {n: i for i, n in enumerate(names)}
     return names, np.array([index.get(t, len(names) - 1) for t in texts], dtype=int)
 
@@ -227,7 +230,7 @@ def distance_density(
         raise ValueError(f"distances come in pairs, but got {len(x)} VLM and {len(y)} decoder distances")
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, 5.4, 4.1)
+        canvas = sheet(theme, 5.0, 3.6)
         axes = canvas.add_subplot()
         title = f"{point} against the decoder" + (
             f", ρ = {rho:.2f}" if rho is not None and rho == rho else ""
@@ -239,11 +242,9 @@ def distance_density(
             xlabel="distance in the VLM space",
             ylabel="distance in the decoder space",
         )
-        cells = axes.hexbin(x, y, gridsize=38, cmap=theme.sequential, mincnt=1, norm=LogNorm(), lw=0.1)
+        cells = axes.hexbin(x, y, gridsize=38, cmap=ramp(theme), mincnt=1, norm=LogNorm(), lw=0.1)
         bar = canvas.colorbar(cells, ax=axes, fraction=0.05, pad=0.02)
-        bar.set_label("pairs", color=theme.muted, fontsize=9)
-        bar.ax.tick_params(colors=theme.muted, labelsize=8)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        plain_bar(bar, theme, "pairs")
         return canvas
 
     return Picture(draw)
@@ -256,7 +257,7 @@ def interval_bars(bars: Sequence[Bar], *, xlabel: str, title: str = "", log: boo
 
     def draw(theme: Theme) -> Canvas:
         thick = 0.8 / max(len(names), 1)
-        canvas = sheet(theme, 6.6, 1.5 + len(labels) * max(0.34, 0.2 * len(names)))
+        canvas = sheet(theme, 5.0, 1.0 + len(labels) * max(0.3, 0.15 * len(names)))
         axes = canvas.add_subplot()
         plain_axes(axes, theme, xlabel=xlabel, title=title, grid="x")
         for bar in bars:
@@ -282,7 +283,7 @@ def interval_bars(bars: Sequence[Bar], *, xlabel: str, title: str = "", log: boo
             axes.set_xscale("log")
         axes.set_yticks(range(len(labels)), [literal(t, 30) for t in labels])
         axes.invert_yaxis()
-        legend(axes, theme, bbox_to_anchor=(0, 1.02), loc="lower left")
+        legend(axes, theme)
         return canvas
 
     return Picture(draw)
@@ -295,7 +296,7 @@ def probe_dots(
     controls = list(dict.fromkeys(name for b in bars for name in b.controls))
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, 6.6, 1.7 + 0.36 * len(bars))
+        canvas = sheet(theme, 5.0, 1.1 + 0.32 * len(bars) + 0.22 * -(-(len(controls) + 2) // 2))
         axes = canvas.add_subplot()
         plain_axes(axes, theme, xlabel=xlabel, title=title, grid="x")
         for y, bar in enumerate(bars):
@@ -338,9 +339,9 @@ def probe_dots(
             )
         if threshold is not None:
             axes.axvline(threshold, color=theme.ink, lw=1, ls=(0, (1, 2)), label=f"threshold {threshold:g}")
-        axes.set_yticks(range(len(bars)), [literal(b.label, 40) for b in bars])
+        axes.set_yticks(range(len(bars)), [literal(b.label, 30) for b in bars])
         axes.set_ylim(len(bars) - 0.5, -0.5)
-        legend(axes, theme, bbox_to_anchor=(0, 1.03), loc="lower left")
+        legend(axes, theme, ncols=2)
         return canvas
 
     return Picture(draw)
@@ -350,7 +351,7 @@ def spectrum(shares: Mapping[str, Sequence[float]], *, level: float = 0.95, titl
     """Return the cumulative share of variance against the number of components, one line per point."""
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, 6.6, 3.9)
+        canvas = sheet(theme, 5.0, 3.4)
         axes = canvas.add_subplot()
         plain_axes(
             axes, theme, xlabel="principal components (log scale)", ylabel="share of variance", title=title

@@ -28,13 +28,13 @@ def gallery(items: Sequence[tuple[bytes, str]], *, columns: int = 8) -> Picture:
     def draw(theme: Theme) -> Canvas:
         wide = min(columns, len(items))
         rows = -(-len(items) // wide)
-        canvas = sheet(theme, 1.05 * wide + 0.1, 1.25 * rows + 0.1)
+        canvas = sheet(theme, 0.86 * wide + 0.1, 1.06 * rows + 0.1)
         grid = canvas.subplots(rows, wide, squeeze=False)
         for axes in grid.flat[len(items) :]:
             axes.set_visible(False)
         for axes, (png, label) in zip(grid.flat, items, strict=False):
             _frame(axes, theme, pixels(png))
-            axes.set_xlabel(literal(label, 16), fontsize=7.5, color=theme.muted, labelpad=2)
+            axes.set_xlabel(literal(label, 14), fontsize=9, color=theme.muted, labelpad=2)
         return canvas
 
     return Picture(draw)
@@ -45,7 +45,8 @@ def retrieval(
 ) -> Picture:
     """Return per query its nearest samples in both spaces; a sample near in both is framed.
 
-    Each row holds `query`, `vlm` and `decoder`: keys, nearest first. A key without a thumbnail is drawn as its name.
+    Each row holds `query`, `vlm` and `decoder`: keys, nearest first. A key without a
+    thumbnail is drawn as its name.
     """
     if not rows:
         raise ValueError("retrieval examples need at least one query, but got none; leave the figure out")
@@ -73,8 +74,9 @@ def retrieval(
             neighbours + 2: "nearest in the decoder space →",
         }
         for column, text in heads.items():
-            grid[0, column].set_title(text, fontsize=9, color=theme.ink, loc="left", pad=5, fontweight="bold")
-            grid[0, column].title.set_in_layout(column == 0)
+            head = grid[0, column].set_title(text, fontsize=10, color=theme.ink, loc="left", pad=5)
+            # a head spans several narrow columns; the layout must not widen its own for it
+            head.set_in_layout(column == 0)
         return canvas
 
     return Picture(draw)
@@ -96,7 +98,7 @@ def reconstructions(items: Sequence[Mapping[str, Any]]) -> Picture:
     top = max(max(float(d.max()) for *_, d in pairs), 1.0)
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, max(1.25 * len(pairs) + 0.9, 4.0), 4.35)
+        canvas = sheet(theme, max(1.1 * len(pairs) + 0.9, 4.0), 3.8)
         grid = canvas.subplots(3, len(pairs), squeeze=False)
         for j, (a, b, difference) in enumerate(pairs):
             _frame(grid[0, j], theme, a)
@@ -104,9 +106,9 @@ def reconstructions(items: Sequence[Mapping[str, Any]]) -> Picture:
             _frame(grid[2, j], theme, difference, cmap="magma", vmin=0, vmax=top)
             psnr = items[j].get("psnr")
             text = "PSNR n/a" if psnr is None or psnr != psnr else f"{psnr:.1f} dB"
-            grid[1, j].set_xlabel(text, fontsize=8, color=theme.muted, labelpad=2)
+            grid[1, j].set_xlabel(text, fontsize=9.5, color=theme.muted, labelpad=2)
         for i, text in enumerate(("input", "decoded", f"|difference|\n0 to {top:.0f} of 255")):
-            grid[i, 0].set_ylabel(text, fontsize=8.5, color=theme.ink)
+            grid[i, 0].set_ylabel(text, fontsize=10, color=theme.ink)
         return canvas
 
     return Picture(draw)

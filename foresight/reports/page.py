@@ -17,7 +17,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from foresight.reports.style import DARK, Picture
+from foresight.reports.style import DARK, DPI, Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +199,9 @@ def _data_uri(data: bytes, media_type: str = "image/png") -> str:
 
 
 def _png_size(png: bytes) -> tuple[int, int]:
-    """Return (width, height) on the page: two pixels of the picture to one of the page."""
+    """Return (width, height) on the page, where an inch of a figure is 100 px."""
     with Image.open(io.BytesIO(png)) as image:
-        return image.width // 2, image.height // 2
+        return round(100 * image.width / DPI), round(100 * image.height / DPI)
 
 
 def _plain(value: Any) -> Any:

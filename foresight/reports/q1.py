@@ -178,7 +178,8 @@ def _models(models: Sequence[Mapping[str, Any]]) -> Table | None:
 def _methods(inputs: Q1Inputs) -> list[Table | str]:
     rules = inputs.decision.get("rules") or {}
     parts: list[Table | str] = [
-        "Every number stands with a 95 % interval over groups (frames of one video are one group), its chance "
+        "Every number stands with a 95 % interval over groups (frames of one video are one group), "
+        "its chance "
         "level, a permutation p where a test applies, and its sample size. A verdict uses the end of the "
         "interval, not the value.",
         *(f"{name.capitalize()}: {text}" for name, text in rules.items() if name != "source"),

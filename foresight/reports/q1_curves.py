@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from foresight.reports import figures
 from foresight.reports import q1_words as words
@@ -30,7 +30,7 @@ MOST_CURVES = 4
 
 
 def curves(inputs: Q1Inputs, rows: Sequence[Row]) -> list[Figure]:
-    """Return a layer curve per metric with at least two points, the leading one first, `MOST_CURVES` at most."""
+    """Return a layer curve per metric with two points or more, the leading metric first."""
     made: list[Figure] = []
     order = sorted(names(rows), key=lambda n: 0 if lead_like(n, rows[0]["row"]) else 1)
     for name in order:
@@ -46,8 +46,8 @@ def curves(inputs: Q1Inputs, rows: Sequence[Row]) -> list[Figure]:
                 name=f"curve-{file_name(name)}",
                 alt=f"{name} by extraction point: "
                 + "; ".join(f"{p} {number_text(v)}" for p, v in zip(points, lines[0].value, strict=True)),
-                caption=f"{name} by extraction point, n = {n_text(mine[0])}. Bands are 95 % intervals over groups; "
-                "grey lines are controls.",
+                caption=f"{name} by extraction point, n = {n_text(mine[0])}. Bands are 95 % intervals "
+                "over groups; grey lines are controls.",
             )
         )
     return made
@@ -62,14 +62,12 @@ def _series(inputs: Q1Inputs, mine: Sequence[Row], points: Sequence[str]) -> lis
             grouped.setdefault(key, {})[str(m.get("point"))] = m
     many = len({model for model, _ in grouped}) > 1
     # what is judged stands first, so that it gets the first colour and the front of the legend
-    for (model, variant), by_point in sorted(
-        grouped.items(), key=lambda item: "random" in item[0][1].lower()
-    ):
+    for (model, variant), by_point in sorted(grouped.items(), key=lambda g: "random" in g[0][1].lower()):
 
         def column(field: str, held: Mapping[str, Row] = by_point) -> list[float]:
             return [real(held[p].get(field)) if p in held else NAN for p in points]
 
-        role = "control" if "random" in variant.lower() else "main"
+        role: Literal["main", "untrained"] = "untrained" if "random" in variant.lower() else "main"
         name = " ".join(part for part in (model if many else "", variant or "measured") if part)
         lines.append(
             figures.Series(
@@ -80,7 +78,7 @@ def _series(inputs: Q1Inputs, mine: Sequence[Row], points: Sequence[str]) -> lis
             null = column("null")
             if any(known(v) for v in null):
                 lines.append(
-                    figures.Series(name=f"{model} chance" if many else "chance", value=null, role="control")
+                    figures.Series(name=f"{model} chance" if many else "chance", value=null, role="chance")
                 )
             held = dict.fromkeys(c for m in by_point.values() for c in (m.get("controls") or {}))
             for control in list(held)[:2]:

@@ -1,4 +1,4 @@
-"""Which rows of a Q1 report belong together: the metric that leads, the points in order, the judged number."""
+"""Which Q1 rows belong together: the metric that leads, the points in order, the judged number."""
 
 from __future__ import annotations
 

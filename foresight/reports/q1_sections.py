@@ -111,7 +111,7 @@ def _q11(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 wide=True,
                 alt=f"Scatter of {n} samples on their first two principal components at "
                 f"{', '.join(inputs.projections)}, coloured by label",
-                caption=f"First two principal components of the pooled latents, n = {n}, one panel per extraction "
+                caption=f"First two principal components of the pooled latents, n = {n}, one panel per "
                 "point; each axis names its share of the variance. No number is measured in a projection.",
             )
         )
@@ -143,8 +143,8 @@ def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 figures.interval_bars(bars, xlabel="dimensions"),
                 name="dimensions",
                 alt="Bars: " + "; ".join(f"{b.label} {b.series} {number_text(b.value)}" for b in bars[:12]),
-                caption=f"Intrinsic dimension by several estimators, n = {n_text(rows[0])}. Lines are 95 % intervals. "
-                "The estimators answer different questions and need not agree.",
+                caption=f"Intrinsic dimension by several estimators, n = {n_text(rows[0])}. Lines are "
+                "95 % intervals. The estimators answer different questions and need not agree.",
             )
         )
     shares = {point_name(m): s for m in words.trained(rows) if (s := (m.get("detail") or {}).get("spectrum"))}
@@ -154,7 +154,8 @@ def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 figures.spectrum(shares),
                 name="spectrum",
                 alt=f"Cumulative share of variance against principal components for {', '.join(shares)}",
-                caption="Share of variance kept by the first k principal components, and where 95 % is reached.",
+                caption="Share of variance kept by the first k principal components, and where 95 % "
+                "is reached.",
             )
         )
     return text, pictures, [_grid(words.trained(rows))]
@@ -188,8 +189,8 @@ def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 name=f"probe-{len(pictures) + 1}",
                 alt=f"{name} per extraction point: "
                 + "; ".join(f"{b.label} {number_text(b.value)}" for b in bars),
-                caption=f"{name} on held-out groups, n = {n_text(mine[0])}. Dots with 95 % intervals; hollow marks "
-                "are baselines that must lie clearly to the left for the number to mean anything.",
+                caption=f"{name} on held-out groups, n = {n_text(mine[0])}. Dots with 95 % intervals; "
+                "hollow marks are baselines; a number that means anything lies clearly to their right.",
             )
         )
     others = [m for m in rows if not lead_like(m["name"], "Q1.4")]
@@ -208,9 +209,10 @@ def _q15(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
             Figure.of(
                 figures.distance_density(d["vlm"], d["decoder"], point=str(d.get("point", "VLM")), rho=rho),
                 name="distances",
-                alt=f"Density of {len(d['vlm'])} sample pairs: distance in the VLM space against the decoder space",
-                caption=f"{len(d['vlm']):,} pairs of samples; the colour counts pairs. A rising ridge means the "
-                "spaces order distances alike.",
+                alt=f"Density of {len(d['vlm'])} sample pairs: distance in the VLM space against the "
+                "decoder space",
+                caption=f"{len(d['vlm']):,} pairs of samples; the colour counts pairs. A rising ridge "
+                "means the spaces order distances alike.",
             )
         )
     return text, pictures, [peaks(rows)]
@@ -230,8 +232,9 @@ def _q16(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 wide=True,
                 alt=f"{len(shared)} queries with their {k} nearest samples in each space; "
                 f"shared: {', '.join(map(str, shared))} of {k}",
-                caption=f"{len(shared)} queries, the {k} nearest samples in each space, nearest first. Framed: near "
-                f"in both ({sum(shared)} of {k * len(shared)} here). Examples, not a measurement.",
+                caption=f"{len(shared)} queries, the {k} nearest samples in each space, nearest "
+                f"first. Framed: near in both ({sum(shared)} of {k * len(shared)} here). "
+                "Examples, not a measurement.",
             )
         )
     return text, pictures, [peaks(rows)]
@@ -249,11 +252,13 @@ def _q17(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
     columns: list[str] = []
     cells: dict[tuple[str, str], float] = {}
     for m in rows:
-        prefix = "random weights: " if words.is_control(m) else ""
-        for name, v in {m["name"]: m.get("value"), **(m.get("controls") or {})}.items():
-            if not prefix or name in (m["name"], "biased"):
-                cells[point_name(m), prefix + name] = real(v)
-                columns.append(prefix + name)
+        copy = words.is_control(m)
+        main = "debiased" if "debiased" in m["name"].lower() else m["name"]
+        for name, v in {main: m.get("value"), **(m.get("controls") or {})}.items():
+            if not copy or name in (main, "biased"):
+                column = f"{name}, untrained" if copy else name
+                cells[point_name(m), column] = real(v)
+                columns.append(column)
     columns = list(dict.fromkeys(columns))
     points = list(dict.fromkeys(p for p, _ in cells))
     if len(points) * len(columns) > 1:
@@ -264,8 +269,9 @@ def _q17(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 name="cka-heatmap",
                 alt="Heat map of CKA by extraction point: "
                 + "; ".join(f"{p} {columns[0]} {number_text(grid[i][0])}" for i, p in enumerate(points)),
-                caption="CKA with the decoder by extraction point. The debiased estimate is judged; the biased one "
-                "rises with feature width alone. Values below 0 are drawn as 0 and printed as they are.",
+                caption="CKA with the decoder by extraction point. The debiased estimate is judged; "
+                "the biased one rises with feature width alone. Values below 0 "
+                "are drawn as 0 and printed as they are.",
             )
         )
     return text, pictures, [peaks(rows)]
@@ -333,8 +339,9 @@ def _q1d(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
 
 
 def _overview(inputs: Q1Inputs) -> list[Figure]:
-    """Return the four judged metrics over the points as one heat map, where more than one point was measured."""
-    columns, cells = [], {}
+    """Return the judged metrics over the points as one heat map, where two points or more were measured."""
+    columns: list[str] = []
+    cells: dict[tuple[str, str], float] = {}
     for row in JUDGED:
         rows = [m for m in words.trained(inputs.measurements) if m["row"] == row]
         if rows:
@@ -355,7 +362,7 @@ def _overview(inputs: Q1Inputs) -> list[Figure]:
 
 
 def _examples(inputs: Q1Inputs, most: int = 24) -> list[tuple[bytes, str]]:
-    """Return thumbnails with labels, taken in turn from every label so that no order of the data hides one."""
+    """Return thumbnails with labels, taken in turn from every label: no order of the data hides one."""
     by_label: dict[str, list[tuple[bytes, str]]] = {}
     for key, label in zip(inputs.keys, inputs.labels, strict=True):
         if key in inputs.thumbnails:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foresight.decisions.verdicts import number
 from foresight.reports.page import number_text
 from foresight.reports.q1_rows import lower_is_better
 from foresight.reports.tables import known, p_text, point_name
@@ -106,7 +107,10 @@ def emergence_sentence(measurements: Sequence[Row], name: str, points: Sequence[
     if not seen:
         return ""
     if not clear:
-        return f"At none of the {len(seen)} points does the interval of {name} clear chance: no categories emerge."
+        return (
+            f"At none of the {len(seen)} points does the interval of {name} clear chance: no "
+            "categories emerge."
+        )
     if clear == seen:
         return f"Categories are readable at every one of the {len(seen)} points, from {seen[0]} on."
     return f"Categories are readable at {len(clear)} of {len(seen)} points, first at {clear[0]}."
@@ -119,7 +123,10 @@ def control_sentence(m: Row) -> str:
         return "" if held else f"No baseline was measured beside {m['name']}."
     name, value = max(held.items(), key=lambda item: item[1])
     if value >= m["value"]:
-        return f"The control “{name}” reaches {number_text(value)}, no less than the {number_text(m['value'])} measured."
+        return (
+            f"The control “{name}” reaches {number_text(value)}, no less than the "
+            f"{number_text(m['value'])} measured."
+        )
     gap = number_text(m["value"] - value)
     return f"Its strongest control, “{name}”, reaches {number_text(value)}, {gap} below it."
 
@@ -130,7 +137,8 @@ def bias_sentence(m: Row) -> str:
     if biased is None or not known(biased) or not known(m.get("value")):
         return ""
     return (
-        f"The biased estimator would read {number_text(biased)}: {number_text(biased - m['value'])} of that is "
+        f"The biased estimator would read {number_text(biased)}: {number_text(biased - m['value'])} "
+        "of that is "
         f"what {m.get('n', 'this many')} samples of wide features give without any shared structure."
     )
 
@@ -141,12 +149,16 @@ def ratio_sentence(vlm: Row | None, decoder: Row | None) -> str:
         return "The two spaces cannot be compared: one of them has no defined dimension."
     ratio = decoder["value"] / vlm["value"] if vlm["value"] else math.nan
     text = (
-        f"By {vlm['name']} the VLM has {number_text(vlm['value'])} dimensions at {point_name(vlm)} and the decoder "
+        f"By {vlm['name']} the VLM has {number_text(vlm['value'])} dimensions at {point_name(vlm)} "
+        "and the decoder "
         f"{number_text(decoder['value'])} at {point_name(decoder)}, a ratio of {number_text(ratio)}."
     )
     largest, n = max(vlm["value"], decoder["value"]), vlm.get("n") or 0
     if n and largest > n / 20:
-        text += f" At n = {n} estimates above about {n // 20} are held down by the sample size: read them as lower limits."
+        text += (
+            f" At n = {n} estimates above about {n // 20} are held down by the sample size: read "
+            "them as lower limits."
+        )
     return text
 
 
@@ -156,8 +168,8 @@ def spread_sentence(rows: Sequence[Row]) -> str:
     if low is None or high is None or low is high:
         return ""
     return (
-        f"Over {len(rows)} points {low['name']} runs from {number_text(low['value'])} at {point_name(low)} to "
-        f"{number_text(high['value'])} at {point_name(high)}."
+        f"Over {len(rows)} points {low['name']} runs from {number_text(low['value'])} at "
+        f"{point_name(low)} to {number_text(high['value'])} at {point_name(high)}."
     )
 
 
@@ -165,8 +177,8 @@ def changes_for(verdict: Mapping[str, Any]) -> list[str]:
     """Say what would have to happen for a threshold verdict to become another one."""
     if not verdict:
         return []
-    title, limit, value = verdict["title"], verdict["threshold"], verdict.get("value")
-    low, high, word = verdict.get("low"), verdict.get("high"), verdict["verdict"]
+    title, limit, word = verdict["title"], verdict["threshold"], verdict["verdict"]
+    value, low, high = (number(verdict.get(k)) for k in ("value", "low", "high"))
     sign = 1 if verdict["comparison"] == ">" else -1
     if not (known(value) and known(low) and known(high)):
         return [
@@ -180,8 +192,9 @@ def changes_for(verdict: Mapping[str, Any]) -> list[str]:
         return [f"{title} would stop passing {asked} if the near end of its interval moved by {gap}."]
     if word == "FAIL":
         return [
-            f"{title} would need the far end of its interval to move by more than {number_text(abs(limit - far))} "
-            f"before {asked} was even open, and the near end by {number_text(abs(limit - near))} to pass."
+            f"{title} would need the far end of its interval to move by more than "
+            f"{number_text(abs(limit - far))} before {asked} was even open, and the near end by "
+            f"{number_text(abs(limit - near))} to pass."
         ]
     margin = abs(value - limit)
     if not low <= limit <= high:
@@ -192,6 +205,6 @@ def changes_for(verdict: Mapping[str, Any]) -> list[str]:
     factor = (half / margin) ** 2
     side = "PASS" if sign * (value - limit) > 0 else "FAIL"
     return [
-        f"If {title} stayed at {number_text(value)}, about {factor:.1f} times as many independent samples would "
-        f"narrow its interval enough to say {side} (widths shrink as 1/√n)."
+        f"If {title} stayed at {number_text(value)}, about {factor:.1f} times as many independent "
+        f"samples would narrow its interval enough to say {side} (widths shrink as 1/√n)."
     ]

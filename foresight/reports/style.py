@@ -13,7 +13,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 # ids inside an SVG are random without a salt
 mpl.rcParams["svg.hashsalt"] = "foresight"
@@ -36,16 +39,19 @@ class Theme:
     control: str
     hit: str
     series: tuple[str, ...]
-    sequential: str
+    sequential: tuple[str, ...]
+    """Colours of a heat map from low to high: one hue, even in lightness."""
 
 
 LIGHT = Theme(
     name="light", paper="#ffffff", ink="#1c2430", muted="#5b6675", rule="#e3e7ec", control="#8a94a3",
-    hit="#009E73", series=OKABE_ITO, sequential="cividis",
+    hit="#009E73", series=OKABE_ITO,
+    sequential=("#f1f6fa", "#b9d7ea", "#6aaed6", "#2b7bba", "#0a3a70"),
 )  # fmt: skip
 DARK = Theme(
     name="dark", paper="#171c24", ink="#e8ebf0", muted="#a3adbb", rule="#2d3541", control="#8791a0",
-    hit="#2BC59A", series=OKABE_ITO_DARK, sequential="cividis",
+    hit="#2BC59A", series=OKABE_ITO_DARK,
+    sequential=("#1e2834", "#1d4b70", "#2d7fb5", "#73bbe6", "#dff2fd"),
 )  # fmt: skip
 
 
@@ -74,8 +80,8 @@ class Picture:
 
 def sheet(theme: Theme, width: float, height: float) -> Canvas:
     """Return an empty figure of `width` x `height` inches whose parts arrange themselves."""
-    canvas = Canvas(figsize=(width, height), layout="constrained", facecolor=theme.paper)
-    canvas.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)  # type: ignore[union-attr]
+    canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
+    canvas.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06))
     return canvas
 
 
@@ -89,29 +95,51 @@ def plain_axes(
     for side in ("left", "bottom"):
         axes.spines[side].set_color(theme.control)
         axes.spines[side].set_linewidth(0.8)
-    axes.tick_params(colors=theme.muted, labelsize=9, length=3, width=0.8)
+    axes.tick_params(colors=theme.muted, labelsize=9.5, length=3, width=0.8)
     axes.set_axisbelow(True)
     if grid:
         axes.grid(True, axis=grid, color=theme.rule, linewidth=0.8)  # type: ignore[arg-type]
-    axes.set_xlabel(xlabel, color=theme.muted, fontsize=9.5)
-    axes.set_ylabel(ylabel, color=theme.muted, fontsize=9.5)
+    axes.set_xlabel(xlabel, color=theme.muted, fontsize=10)
+    axes.set_ylabel(literal(ylabel, 34), color=theme.muted, fontsize=10)
     if title:
         axes.set_title(literal(title), color=theme.ink, fontsize=10.5, loc="left", fontweight="bold")
 
 
-def legend(axes: Axes, theme: Theme, **where: Any) -> None:
-    """Put a frameless legend, by default under the axes where it hides no data."""
+def plain_bar(bar: Colorbar, theme: Theme, label: str) -> None:
+    """Dress a colour bar: named, with small ticks and no outline."""
+    bar.set_label(label, color=theme.muted, fontsize=9.5)
+    bar.ax.tick_params(colors=theme.muted, labelsize=8.5, length=3)
+    bar.ax.minorticks_off()
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def ramp(theme: Theme) -> LinearSegmentedColormap:
+    """Return the theme's colour map for heat maps and densities; nan is the paper itself."""
+    name = f"foresight-{theme.name}"
+    return LinearSegmentedColormap.from_list(name, theme.sequential, bad=theme.paper)
+
+
+def ink_on(colour: tuple[float, ...]) -> str:
+    """Return black or white, whichever is easier to read on `colour` (red, green, blue in [0, 1])."""
+    red, green, blue = colour[:3]
+    return "#111111" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "#ffffff"
+
+
+def legend(axes: Axes, theme: Theme, **more: Any) -> None:
+    """Put a frameless legend, by default above the axes where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
-    where = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2), "ncols": min(3, len(handles))} | where
-    box = axes.legend(handles, labels, frameon=False, fontsize=8.5, borderaxespad=0.0, **where)
+    where: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.02), "ncols": min(3, len(handles))} | more
+    box = axes.legend(
+        handles, labels, frameon=False, fontsize=9.5, borderaxespad=0.0, columnspacing=1.4, **where
+    )
     for text in box.get_texts():
         text.set_color(theme.muted)
 
 
 def literal(text: str, limit: int = 60) -> str:
-    """Return data text safe to draw: '$' is no mathematics, controls are no glyphs, and it is cut at `limit`."""
+    """Return data text safe to draw: '$' is no mathematics, controls are no glyphs, cut at `limit`."""
     clean = "".join(c if c.isprintable() else " " for c in text)
     if len(clean) > limit:
         clean = clean[: limit - 1] + "…"

@@ -31,8 +31,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def measurements_csv(measurements: Sequence[Mapping[str, Any]]) -> str:
     """Return all measurements as CSV, one line each, every control in a column of its own.
 
-    Numbers are written in full; undefined ones are empty and `why` says why. Text that a spreadsheet would run
-    as a formula is prefixed with an apostrophe.
+    Numbers are written in full; undefined ones are empty and `why` says why. Text that a spreadsheet would
+    run as a formula is prefixed with an apostrophe.
     """
     controls = sorted({str(c) for m in measurements for c in m.get("controls") or {}})
     out = io.StringIO()

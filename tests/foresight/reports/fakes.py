@@ -80,7 +80,7 @@ def q1_inputs(**change) -> Q1Inputs:
         },
         "models": [
             {"role": "vlm", "card": "tiny-vlm", "fingerprint": "ab" * 32, "points": POINTS, "params": 1234},
-            {"role": "decoder", "card": "tiny-vae", "fingerprint": "cd" * 32, "points": ["latent"], "params": 99},
+            {"role": "decoder", "card": "tiny-vae", "fingerprint": "cd" * 32, "points": ["latent"]},
         ],
         "keys": keys,
         "labels": ["a" if i % 2 else "<img src=x onerror=alert(1)>" for i in range(n)],
@@ -90,7 +90,15 @@ def q1_inputs(**change) -> Q1Inputs:
         "neighbours": [{"query": keys[0], "vlm": keys[1:7], "decoder": keys[4:10]}],
         "reconstructions": [{"input": thumbnail(1), "output": thumbnail(2), "psnr": 21.5}],
         "stages": [{"name": "extract", "state": "cached", "key": "ef" * 32, "why": ""}],
-        "recipes": [{"id": "12" * 32, "operation": "cka", "version": 2, "settings": {"k": 5}, "inputs": {"x": "34" * 32}}],
+        "recipes": [
+            {
+                "id": "12" * 32,
+                "operation": "cka",
+                "version": 2,
+                "settings": {"k": 5},
+                "inputs": {"x": "34" * 32},
+            }
+        ],
         "versions": {"python": "3.11", "numpy": "2.4"},
-    }  # fmt: skip
+    }
     return Q1Inputs(**(parts | change))

@@ -26,7 +26,8 @@ def pictures():
         "curve": figures.layer_curve(["x", "y", "z"], [series], ylabel="CKA", threshold=0.4),
         "heat": figures.heat_map(np.array([[0.1, NAN], [0.9, 0.4]]), ["r1", "r2"], ["c1", "c2"], label="CKA"),
         "projection": figures.projections(
-            {"vit.2": {"xy": rng.normal(size=(30, 2)), "explained": [0.5, 0.1]}}, [str(i % 12) for i in range(30)]
+            {"vit.2": {"xy": rng.normal(size=(30, 2)), "explained": [0.5, 0.1]}},
+            [str(i % 12) for i in range(30)],
         ),
         "distances": figures.distance_density(rng.random(50), rng.random(50), point="vit.2", rho=0.5),
         "bars": figures.interval_bars(bars, xlabel="dimensions"),
@@ -37,7 +38,7 @@ def pictures():
         "reconstruction": galleries.reconstructions(
             [{"input": thumbnail(1), "output": thumbnail(2), "psnr": NAN}]
         ),
-    }  # fmt: skip
+    }
 
 
 NAMES = sorted(pictures())

@@ -14,6 +14,8 @@ from foresight.reports import Q1Inputs, build_q1_report, measurements_csv, rende
 from foresight.reports.page import number_text
 from tests.foresight.reports.fakes import HOSTILE, POINTS, measured, measurements, q1_inputs
 
+BARE = {"projections": {}, "thumbnails": {}, "neighbours": [], "reconstructions": [], "distances": None}
+
 
 @pytest.fixture(scope="module")
 def inputs() -> Q1Inputs:
@@ -140,8 +142,7 @@ def test_the_sentences_follow_the_numbers():
     def words(scale):
         rows = [m for m in measurements() if m["row"] == "Q1.4" and m["variant"] == "trained"]
         copy = {**rows[-1], "variant": "random weights", **measured(scale)}
-        report = build_q1_report(q1_inputs(measurements=[*rows, copy], projections={}, thumbnails={}, neighbours=[],
-                                           reconstructions=[], distances=None))  # fmt: skip
+        report = build_q1_report(q1_inputs(measurements=[*rows, copy], **BARE))
         return " ".join(next(s for s in report.sections if s.id == "Q1.4").text)
 
     assert "0.500 (95 % interval 0.450 to 0.550) at llm.2, the highest of 3 points" in words(0.1)
@@ -154,17 +155,8 @@ def test_a_run_without_labels_pictures_or_distances_still_reports():
     keys = ["a", "b"]
     report = build_q1_report(
         q1_inputs(
-            keys=keys,
-            labels=[None, None],
-            projections={},
-            thumbnails={},
-            distances=None,
-            neighbours=[],
-            reconstructions=[],
-            stages=[],
-            recipes=[],
-            measurements=measurements()[:1],
-        )  # fmt: skip
+            keys=keys, labels=[None, None], stages=[], recipes=[], measurements=measurements()[:1], **BARE
+        )
     )
     assert "CAN&#39;T TELL" in render(report)
 
