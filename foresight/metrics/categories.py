@@ -23,7 +23,7 @@ def silhouette(
     groups: Sequence[Any] | np.ndarray | None = None,
     metric: Metric = "euclidean",
     permutations: int = 999,
-    resamples: int = 100,
+    resamples: int = 60,
     seed: int = 0,
 ) -> Estimate:
     """Return the mean silhouette of the labelled samples of `x` [sample feature], in [-1, 1].
@@ -115,7 +115,7 @@ def knn_accuracy(
     groups: Sequence[Any] | np.ndarray | None = None,
     metric: Metric = "euclidean",
     permutations: int = 999,
-    resamples: int = 100,
+    resamples: int = 60,
     seed: int = 0,
 ) -> Estimate:
     """Return the share of samples of `x` [sample feature] whose k nearest others vote for their class.
@@ -166,7 +166,7 @@ def intra_class_variance(
     *,
     groups: Sequence[Any] | np.ndarray | None = None,
     permutations: int = 999,
-    resamples: int = 100,
+    resamples: int = 60,
     seed: int = 0,
 ) -> Estimate:
     """Return the share of the total variance of `x` [sample feature] that lies within classes, in [0, 1].
@@ -195,7 +195,7 @@ def intra_class_variance(
     value, counts = float(share(gram, hot)), hot.sum(axis=0)
     per_class = (np.diag(gram) @ hot - _diagonal(gram, hot) / counts) / counts
     error = half_sample_error(half, len(space), resamples=resamples, seed=seed)
-    low, high = interval(value, float(error), bounds=(0.0, 1.0))
+    low, high = interval(value, float(error), len(space), bounds=(0.0, 1.0))
     centre = float(null.mean()) if len(null) else math.nan
     chance = (len(space) - len(counts)) / (len(space) - 1)
     return Estimate(
@@ -291,7 +291,7 @@ def _label_null(
     codes: np.ndarray, score: Callable[[np.ndarray], np.ndarray], permutations: int, seed: int
 ) -> Float[np.ndarray, " permutation"]:
     rng, hot = np.random.default_rng([seed, 3]), _onehot(codes)
-    at_once = max(1, 2_000_000 // hot.size)
+    at_once = max(1, 150_000 // hot.size)  # stays in cache
     out = []
     for start in range(0, permutations, at_once):
         orders = [rng.permutation(len(hot)) for _ in range(min(at_once, permutations - start))]
@@ -310,7 +310,7 @@ def _estimate(
     detail: Mapping[str, Any],
     controls: Mapping[str, float] | None = None,
 ) -> Estimate:
-    low, high = interval(value, float(error), bounds=bounds)
+    low, high = interval(value, float(error), g, bounds=bounds)
     centre = float(null.mean()) if len(null) else math.nan
     return Estimate(
         value=value,

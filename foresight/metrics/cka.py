@@ -21,7 +21,7 @@ def linear_cka(
     groups: Sequence[Any] | np.ndarray | None = None,
     debiased: bool = True,
     permutations: int = 999,
-    resamples: int = 100,
+    resamples: int = 60,
     seed: int = 0,
 ) -> Estimate:
     """Return linear CKA of `x` and `y` [sample feature], rows paired; at most 1, and 1 for a rotated copy.
@@ -55,7 +55,7 @@ def rbf_cka(
     bandwidth: float = 1.0,
     debiased: bool = True,
     permutations: int = 999,
-    resamples: int = 100,
+    resamples: int = 60,
     seed: int = 0,
 ) -> Estimate:
     """Return CKA with the kernel exp(-d² / 2σ²), σ = `bandwidth` x the median distance between two samples.
@@ -151,9 +151,8 @@ def _cka(
         pick = np.ix_(s, s)
         return aligned(centre(ka[pick]), centre(kb[pick]))
 
-    low, high = interval(
-        value, float(half_sample_error(half, g, resamples=resamples, seed=seed)), bounds=(-1, 1)
-    )
+    error = float(half_sample_error(half, g, resamples=resamples, seed=seed))
+    low, high = interval(value, error, g, bounds=(-1, 1))
     ba, bb = (doubly_centred(ka), doubly_centred(kb)) if debiased else (ca, cb)
     controls = {
         "biased": aligned(ba, bb),

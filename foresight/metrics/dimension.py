@@ -47,7 +47,7 @@ def pca_dimension(
 
     value = float(_components(values, share))
     error = float(half_sample_error(half, len(space), resamples=resamples, seed=seed))
-    low, high = interval(value, error, bounds=(1.0, min(space.width, len(space) - 1)))
+    low, high = interval(value, error, len(space), bounds=(1.0, min(space.width, len(space) - 1)))
     noise = float(_components(_noise(len(space), space.width).spectrum[0], share))
     return Estimate(
         value=value,
@@ -71,7 +71,7 @@ def mle_dimension(
     *,
     k: int = 20,
     groups: Sequence[Any] | np.ndarray | None = None,
-    resamples: int = 50,
+    resamples: int = 40,
     seed: int = 0,
 ) -> Estimate:
     """Return the Levina–Bickel maximum-likelihood dimension of `x` [sample feature], from k neighbours.
@@ -109,7 +109,7 @@ def two_nn(
     *,
     discard: float = 0.1,
     groups: Sequence[Any] | np.ndarray | None = None,
-    resamples: int = 50,
+    resamples: int = 40,
     seed: int = 0,
 ) -> Estimate:
     """Return the TwoNN dimension of `x` [sample feature], from the ratio μ of the first two distances.
@@ -178,7 +178,7 @@ def _local(
         resamples=resamples if fits else 0,
         seed=seed,
     )
-    low, high = interval(float(value), float(error), bounds=(0.0, math.inf))
+    low, high = interval(float(value), float(error), len(space), bounds=(0.0, math.inf))
     controls = {
         "isotropic noise": _control(_noise(len(space), space.width), from_sorted, k),
         "matched gaussian": _control(_matched(space, seed=seed), from_sorted, k),

@@ -99,37 +99,39 @@ class Space:
 
     @cached_property
     def _euclidean(self) -> Float[np.ndarray, "sample sample"]:
-        norms = np.diag(self.gram)
-        squared = norms[:, None] + norms[None, :] - 2.0 * self.gram
-        np.maximum(squared, 0.0, out=squared)
-        return self._exact_ties(np.sqrt(squared))
+        return np.sqrt(self._settled(self.values - self.mean, self.gram))
 
     @cached_property
     def _cosine(self) -> Float[np.ndarray, "sample sample"]:
-        values = self.values.astype(np.float64)
-        norms = np.linalg.norm(values, axis=1)
+        rows = self.values.astype(np.float64)
+        norms = np.linalg.norm(rows, axis=1)
         if not norms.all():
             raise ValueError(
                 f"cosine needs rows of non-zero length, but row {int(np.argmin(norms))} is all zeros; "
                 'use metric="euclidean" or leave the row out'
             )
-        values /= norms[:, None]
-        return self._exact_ties(np.clip(1.0 - values @ values.T, 0.0, 2.0))
+        rows /= norms[:, None]
+        return self._settled(rows, rows @ rows.T) / 2  # of unit rows, |u - v|² = 2 (1 - cosine)
 
-    def _exact_ties(self, distances: np.ndarray) -> np.ndarray:
-        # equal rows come out of a matrix product 1e-16 apart; their distances must tie exactly
-        distances = (distances + distances.T) / 2
-        _, first, inverse = np.unique(self.row_ids, return_index=True, return_inverse=True)
-        if len(first) < len(self):
-            distances = distances[np.ix_(first, first)][np.ix_(inverse, inverse)]
-            distances[inverse[:, None] == inverse[None, :]] = 0.0
-        np.fill_diagonal(distances, 0.0)
-        return distances
+    def _settled(self, rows: np.ndarray, gram: np.ndarray) -> Float[np.ndarray, "sample sample"]:
+        """Return squared distances with small ones exact and equal ones equal."""
+        norms = np.diag(gram)
+        squared = np.maximum(norms[:, None] + norms[None, :] - 2.0 * gram, 0.0)
+        # what is small beside the largest has lost its digits to cancellation
+        near = np.argwhere(np.triu(squared < 1e-3 * squared.max(initial=0.0), 1))
+        for part in np.array_split(near, 1 + near.size * rows.shape[1] // 8_000_000):
+            i, j = part.T
+            squared[i, j] = squared[j, i] = np.square(rows[i] - rows[j]).sum(axis=1)
+        # equal distances come out of a product 1e-16 apart, and ranks would make an order of that
+        mantissa, exponent = np.frexp((squared + squared.T) / 2)
+        squared = np.ldexp(np.round(mantissa * 2.0**33), exponent - 33)
+        squared[self.row_ids[:, None] == self.row_ids[None, :]] = 0.0
+        return squared
 
     def distances(self, metric: Metric = "euclidean") -> Float[np.ndarray, "sample sample"]:
         """Return the symmetric distance matrix; 'cosine' is 1 - cosine of the rows as given, not centred.
 
-        Equal rows are exactly 0 apart and exactly equally far from every other row.
+        Distances that differ by less than 1e-10 of themselves count as equal: that is rounding, not order.
         """
         if metric == "euclidean":
             return self._euclidean
