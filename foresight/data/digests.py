@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-FORMAT = 1
+FORMAT = 2
+"""Goes up when the layout or the checks behind `refused` change."""
 Stamp = tuple[int, int, int, int]
 """(size, mtime_ns, ctime_ns, inode): while they stay, the bytes are taken to be the same."""
 
@@ -21,8 +22,10 @@ class Seen:
 
     stamp: Stamp
     digest: str
-    facts: dict[str, Any] | None
-    """What reading it showed: `{"why": …}` when it cannot be used. None: not read yet."""
+    refused: str = ""
+    """Why its bytes cannot be what its name says, whatever reads it; '' when nothing speaks against it."""
+    facts: dict[str, Any] | None = None
+    """What decoding it showed: `{"why": …}` when it cannot be used. None: not tried yet."""
 
 
 def stamp(stat: os.stat_result) -> Stamp:
@@ -61,8 +64,9 @@ class DigestCache:
         return seen if seen is not None and seen.stamp == now else None
 
     def put(self, key: str, seen: Seen) -> None:
-        self._files[key] = seen
-        self._changed = True
+        if self._files.get(key) != seen:
+            self._files[key] = seen
+            self._changed = True
 
     def keep_only(self, keys: set[str]) -> None:
         """Forget the files that are gone."""
@@ -78,7 +82,9 @@ class DigestCache:
         value = {
             "format": FORMAT,
             "readers": self._readers,
-            "files": {key: [list(s.stamp), s.digest, s.facts] for key, s in sorted(self._files.items())},
+            "files": {
+                key: [list(s.stamp), s.digest, s.refused, s.facts] for key, s in sorted(self._files.items())
+            },
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".files-", suffix=".tmp", dir=self._path.parent)
@@ -103,9 +109,10 @@ class DigestCache:
                 str(key): Seen(
                     stamp=(int(s[0]), int(s[1]), int(s[2]), int(s[3])),
                     digest=_hex(digest),
+                    refused=str(refused),
                     facts=facts if same else None,
                 )
-                for key, (s, digest, facts) in value["files"].items()
+                for key, (s, digest, refused, facts) in value["files"].items()
             }
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
             self._files = {}

@@ -125,7 +125,7 @@ def sniff(head: bytes) -> tuple[Media, str] | None:
         if head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"):
             return "image", "HEIF or AVIF"
         return "clip", "MP4 or QuickTime"
-    if head[4:8] in (b"moov", b"mdat", b"wide"):
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
         return "clip", "QuickTime"
     return None
 

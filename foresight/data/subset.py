@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from foresight.nouns import Sample
+
+
+def in_turns(items: Iterable[tuple[str | None, str]], *, seed: int) -> list[int]:
+    """Return the positions of (label, name) pairs in the order in which a balanced subset takes them.
+
+    Within a label, names stand in the order of SHA-256(seed, name); labels take turns. So the order depends
+    on the seed and on which pairs there are, never on their listing, and the first n are as even over labels
+    as the pairs allow, for every n.
+    """
+    by_label: dict[str | None, list[tuple[str, int]]] = {}
+    for position, (label, name) in enumerate(items):
+        by_label.setdefault(label, []).append((_rank(seed, name), position))
+    turns = [
+        (turn, _rank(seed, f"label {label!r}"), position)
+        for label, members in by_label.items()
+        for turn, (_, position) in enumerate(sorted(members))
+    ]
+    return [position for _, _, position in sorted(turns)]
 
 
 def balanced_subset(samples: Sequence[Sample], count: int | None, *, seed: int) -> list[Sample]:
     """Return `count` of the samples, as even over labels as they allow, in the order they were given.
 
-    Each label's samples stand in the order of SHA-256(seed, digest), and labels take turns, so the choice
-    depends on the seed and on which samples there are, never on their listing, and a larger subset holds
-    every smaller one. `None`, or more than there are, takes all.
+    Chosen by digest, so a file that is renamed stays chosen, and a larger subset holds every smaller one.
+    `None`, or more than there are, takes all.
     """
     if count is None or count >= len(samples):
         return list(samples)
-    by_label: dict[str | None, list[Sample]] = {}
-    for sample in samples:
-        by_label.setdefault(sample.label, []).append(sample)
-    turns: list[tuple[int, str, str]] = []
-    for label, members in by_label.items():
-        label_rank = _rank(seed, f"label {label!r}")
-        members.sort(key=lambda s: _rank(seed, s.digest))
-        turns += [(turn, label_rank, sample.digest) for turn, sample in enumerate(members)]
-    taken = {digest for _, _, digest in sorted(turns)[:count]}
-    return [sample for sample in samples if sample.digest in taken]
+    order = in_turns(((sample.label, sample.digest) for sample in samples), seed=seed)
+    return [samples[position] for position in sorted(order[:count])]
 
 
 def _rank(seed: int, text: str) -> str:

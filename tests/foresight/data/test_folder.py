@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from foresight import data
-from foresight.data import digests, folder
+from foresight.data import digests, files, folder
 
 from .media import photographs, picture, save_clip, save_picture
 
@@ -242,8 +242,8 @@ def test_a_second_scan_reads_nothing_again(mixed, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     (mixed / "short.jpg").write_bytes((mixed / "dogs/deep/0.jpg").read_bytes()[:300])
     first = data.open(f"folder:{mixed}", cache_dir=cache).manifest
-    monkeypatch.setattr(folder, "digest_of", lambda file: pytest.fail("a known file was digested again"))
-    monkeypatch.setattr(folder, "_try", lambda entry, head: pytest.fail("a known file was decoded again"))
+    monkeypatch.setattr(files, "digest_of", lambda file: pytest.fail("a known file was digested again"))
+    monkeypatch.setattr(files, "_try", lambda entry: pytest.fail("a known file was decoded again"))
     second = data.open(f"folder:{mixed}", cache_dir=cache).manifest
     assert second == first
     assert "short.jpg" in {s.key for s in second.skipped}
@@ -265,7 +265,7 @@ def test_a_changed_file_is_read_again_even_when_its_times_are_set_back(mixed, tm
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[]", b'{"format": 99}', b'{"format":1,"readers":"","files":{"a":1}}']
+    "damage", [b"", b"{", b"[]", b'{"format": 99}', b'{"format":2,"readers":"","files":{"a":1}}']
 )
 def test_a_damaged_cache_costs_time_and_nothing_else(mixed, tmp_path, damage):
     cache = tmp_path / "cache"
@@ -279,10 +279,10 @@ def test_a_new_reader_version_tries_the_files_again_but_keeps_digests(mixed, tmp
     cache = tmp_path / "cache"
     first = data.open(f"folder:{mixed}", cache_dir=cache).manifest
     tried = []
-    real = folder._try
-    monkeypatch.setattr(folder, "READER", "pillow 99")
-    monkeypatch.setattr(folder, "digest_of", lambda file: pytest.fail("a known file was digested again"))
-    monkeypatch.setattr(folder, "_try", lambda entry, head: tried.append(entry.key) or real(entry, head))
+    real = files._try
+    monkeypatch.setattr(files, "READER", "pillow 99")
+    monkeypatch.setattr(files, "digest_of", lambda file: pytest.fail("a known file was digested again"))
+    monkeypatch.setattr(files, "_try", lambda entry: tried.append(entry.key) or real(entry))
     assert data.open(f"folder:{mixed}", cache_dir=cache).manifest == first
     assert len(tried) == 9
 
@@ -307,7 +307,7 @@ def test_a_file_replaced_after_the_scan_is_unreadable_and_never_another_sample(m
     src = data.open(f"folder:{mixed}")
     sample = src.manifest.samples[0]
     save_picture(mixed / "cats" / "0.png", seed=99)
-    with pytest.raises(data.Unreadable, match="changed after the folder was scanned"):
+    with pytest.raises(data.Unreadable, match="changed after the scan"):
         src.frames(sample, data.Sampling())
     (mixed / "cats" / "0.png").unlink()
     with pytest.raises(data.Unreadable, match="cannot be opened any more"):
@@ -338,7 +338,7 @@ def test_a_key_is_never_opened_as_a_path(mixed, tmp_path):
     secret = save_picture(tmp_path / "secret.png", seed=66)
     src = data.open(f"folder:{mixed}")
     stranger = type(src.manifest.samples[0])(digest="0" * 64, key=f"../{secret.name}")
-    with pytest.raises(data.Unreadable, match="no file of this folder has the sample's bytes"):
+    with pytest.raises(data.Unreadable, match="no file of this data set has the sample's bytes"):
         src.frames(stranger, data.Sampling())
 
 

@@ -1,0 +1,209 @@
+"""The files behind a data set: digested once, tried once, found again by digest."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from foresight.data.ahead import ahead_of
+from foresight.data.clips import ClipError, Header, probe_clip, read_clip, readers
+from foresight.data.containers import cut_short
+from foresight.data.digests import DigestCache, Seen, digest_of, stamp
+from foresight.data.errors import Unreadable
+from foresight.data.listing import HEAD_BYTES, Entry, sniff
+from foresight.data.sampling import Sampling
+from foresight.data.source import Progress
+from foresight.data.stills import READER, StillError, read_still
+from foresight.nouns import Frames, Sample, Skip
+
+ReadClip = Callable[[str, Sampling, Header | None], Frames]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    entry: Entry
+    seen: Seen
+
+
+class Files:
+    """Files of one root. `keep` makes a file the one behind its digest; `frames` reads it under that digest.
+
+    A file is digested and its outermost structure checked. With `decode` it is also tried: a still is decoded
+    whole, a clip opened and its middle frame decoded.
+    """
+
+    def __init__(self, root: Path, *, cache_dir: Path | None, workers: int | None, decode: bool) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers is 1 or more, or None for one per core, but got {workers}")
+        self.root = root
+        self._workers = workers or os.cpu_count() or 1
+        self._decode = decode
+        self._kept: dict[str, _Kept] = {}
+        self._cache = DigestCache(cache_dir, root=root, readers=f"{READER}, {readers()}")
+
+    def look_at(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Seen | Skip]]:
+        """Yield what each file is, in order, looking ahead on threads; what was learnt is cached."""
+        try:
+            for entry, seen in ahead_of(self._look, entries, workers=self._workers, ahead=8 * self._workers):
+                if isinstance(seen, Seen):
+                    self._cache.put(entry.key, seen)
+                    why = seen.refused or (seen.facts or {}).get("why") if self._decode else seen.refused
+                    yield entry, Skip(key=entry.key, why=why) if why else seen
+                else:
+                    yield entry, seen
+        finally:
+            # also when a scan is interrupted: what was read need not be read again
+            self._cache.save()
+
+    def take(
+        self,
+        entries: Iterable[Entry],
+        count: int | None,
+        *,
+        total: int,
+        progress: Progress | None,
+        group_of: Callable[[Entry], str | None] = lambda entry: None,
+        per_group: int | None = None,
+        refuse: Callable[[Entry, dict[str, Any]], str] = lambda entry, facts: "",
+    ) -> tuple[list[tuple[Entry, Seen]], list[Skip]]:
+        """Return the first `count` usable files (None: all) and what had to be skipped on the way.
+
+        The second of two files with the same bytes is a skip. With `per_group`, a file whose group is full is
+        neither taken nor a skip. `refuse(entry, facts)` gives a further reason to skip a file, or ''.
+        """
+        taken: list[tuple[Entry, Seen]] = []
+        skipped: list[Skip] = []
+        groups: Counter[str | None] = Counter()
+
+        def has_room(entry: Entry) -> bool:
+            return per_group is None or groups[group_of(entry)] < per_group
+
+        looking = self.look_at(entry for entry in entries if has_room(entry))
+        for done, (entry, seen) in enumerate(looking, start=1):
+            if not has_room(entry):
+                pass
+            elif isinstance(seen, Skip):
+                skipped.append(seen)
+            elif why := refuse(entry, seen.facts or {}):
+                skipped.append(Skip(key=entry.key, why=why))
+            elif seen.digest in self._kept:
+                skipped.append(Skip(key=entry.key, why=f"same bytes as {self._kept[seen.digest].entry.key}"))
+            else:
+                self._kept[seen.digest] = _Kept(entry=entry, seen=seen)
+                taken.append((entry, seen))
+                groups[group_of(entry)] += 1
+            if progress is not None:
+                progress(done if count is None else len(taken), total if count is None else min(count, total))
+            if len(taken) == count:
+                break
+        looking.close()  # type: ignore[attr-defined]
+        return taken, skipped
+
+    def forget_others(self, entries: Iterable[Entry]) -> None:
+        """Drop from the cache the files that are not there any more."""
+        self._cache.keep_only({entry.key for entry in entries})
+        self._cache.save()
+
+    def facts(self, digest: str) -> dict[str, Any]:
+        """Return what trying the file showed: `size`; of a clip `frames`, `duration_s`, `decoder`; of a still
+        `pictures`. Empty when it was not tried."""
+        return {k: v for k, v in (self._kept[digest].seen.facts or {}).items() if k != "header"}
+
+    def frames(self, sample: Sample, sampling: Sampling, read: ReadClip | None = None) -> Frames:
+        """Return the frames of the file behind the sample's digest; `read` reads clips, by default right
+        here.
+
+        Raises Unreadable, also when the file has other bytes by now.
+        """
+        kept = self._kept.get(sample.digest)
+        if kept is None:
+            raise Unreadable(sample.key, "no file of this data set has the sample's bytes; scan it again")
+        path = Path(kept.entry.path)
+        try:
+            if kept.entry.media == "clip":
+                frames = (read or _read_here)(kept.entry.path, sampling, _header(kept.seen.facts))
+            else:
+                with path.open("rb") as file:
+                    frames = read_still(file)[0]
+            changed = stamp(path.stat()) != kept.seen.stamp and _digest(path) != sample.digest
+        except OSError as error:
+            raise Unreadable(sample.key, f"it cannot be opened any more: {error.strerror}") from None
+        except (StillError, ClipError) as error:
+            raise Unreadable(sample.key, str(error)) from error
+        if changed:
+            raise Unreadable(sample.key, "its bytes changed after the scan; scan it again")
+        return frames
+
+    def _look(self, entry: Entry) -> Seen | Skip:
+        path = Path(entry.path)
+        try:
+            now = stamp(path.stat())
+            known = self._cache.get(entry.key, now)
+            if known is not None and (known.refused or known.facts is not None or not self._decode):
+                return known
+            if now[0] == 0:
+                return Skip(key=entry.key, why="it is empty: zero bytes")
+            if known is None:
+                with path.open("rb") as file:
+                    known = Seen(stamp=now, digest=digest_of(file), refused=_refused(entry, file, now[0]))
+            if self._decode and not known.refused:
+                known = replace(known, facts=_try(entry))
+            if stamp(path.stat()) != now:
+                why = "it changed while it was read; scan again when nothing writes to it"
+                return Skip(key=entry.key, why=why)
+        except OSError as error:
+            return Skip(key=entry.key, why=f"it cannot be opened: {error.strerror or error}")
+        return known
+
+
+def _refused(entry: Entry, file: Any, size: int) -> str:
+    """Return why a file cannot be what its name says, '' when nothing speaks against it."""
+    file.seek(0)
+    kind = sniff(file.read(HEAD_BYTES))
+    if kind is not None and kind[0] != entry.media:
+        named = "an image" if entry.media == "image" else "a clip"
+        return f"it is named like {named}, but its bytes are {kind[1]}; give it the right suffix"
+    if entry.media == "image":
+        return ""
+    if kind is None:
+        return "its bytes are no WebM, Matroska, MP4, QuickTime or AVI"
+    return cut_short(file, size)
+
+
+def _try(entry: Entry) -> dict[str, Any]:
+    """Return the facts of a file, or `{"why": reason}`."""
+    try:
+        if entry.media == "image":
+            with Path(entry.path).open("rb") as file:
+                frames, pictures = read_still(file)
+            return {"size": list(frames.size), "pictures": pictures}
+        clip = probe_clip(entry.path)
+    except (StillError, ClipError) as error:
+        return {"why": str(error)}
+    return {
+        "size": list(clip.size),
+        "frames": clip.frames,
+        "duration_s": clip.duration_s,
+        "decoder": clip.decoder,
+        "header": [clip.header.height, clip.header.pixel_format],
+    }
+
+
+def _read_here(path: str, sampling: Sampling, header: Header | None) -> Frames:
+    return read_clip(path, sampling, header=header)
+
+
+def _header(facts: dict[str, Any] | None) -> Header | None:
+    if not facts or "header" not in facts:
+        return None
+    height, pixel_format = facts["header"]
+    return Header(height=height, pixel_format=pixel_format)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return digest_of(file)
