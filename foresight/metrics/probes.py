@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,10 @@ def ridge_probe(
     pairs' (the whole probe again on pairs shuffled by group, mean of `shuffles`; also `null`). For r2 also
     'uniform' (plain mean over features of `y`) and 'calibrated'.
 
-    The interval draws groups with replacement for the given predictions. p of r2 shuffles pairs by group, at
-    a fixed penalty of 1, because a penalty chosen on the true pairs would make the true pairs special.
+    The interval draws groups with replacement for the given predictions and is widened by
+    √(1 + folds/(folds - 1)) because the training sets overlap: Nadeau & Bengio (2003). Without that, 79 to 92
+    of 100 intervals covered the mean of repeated samples, with it 93 to 99. p of r2 shuffles pairs by group,
+    at a fixed penalty of 1, because a penalty chosen on the true pairs would make the true pairs special.
     """
     a, b = as_pair(x, y, groups)
     n, g = len(a), a.n_groups
@@ -80,10 +82,12 @@ def ridge_probe(
     error = residual @ b.coordinates
     sums = _by_group(np.square(error).sum(1), np.square(target).sum(1), a.groups)
     value = 1.0 - float(sums[:, 0].sum() / sums[:, 1].sum())
-    low, high = cluster_bootstrap(sums, lambda t: 1.0 - t[:, 0] / t[:, 1], resamples=resamples, seed=seed)
+    low, high = _widened(sums, lambda t: 1.0 - t[:, 0] / t[:, 1], folds, resamples=resamples, seed=seed)
     cosines = _cosines(target - error, target)
     per_group = _by_group(cosines, np.ones(n), a.groups)
-    c_low, c_high = cluster_bootstrap(per_group, lambda t: t[:, 0] / t[:, 1], resamples=resamples, seed=seed)
+    c_low, c_high = _widened(
+        per_group, lambda t: t[:, 0] / t[:, 1], folds, bounds=(-1.0, 1.0), resamples=resamples, seed=seed
+    )
 
     baselines = _baselines(a, b, plan, target, components=components, seed=seed)
     usual = np.concatenate([_about_test_mean(target[fold.test]) for fold in plan])
@@ -263,6 +267,22 @@ def _pairing_p(
         errors = np.array([np.vdot(gram[np.ix_(d, d)], upper) for d in draws])
         totals = np.array([np.vdot(gram[np.ix_(d, d)], lower) for d in draws])
     return permutation_p(value, 1.0 - errors / totals), value
+
+
+def _widened(
+    totals: Float[np.ndarray, "group 2"],
+    ratio: Callable[[np.ndarray], np.ndarray],
+    folds: int,
+    *,
+    bounds: tuple[float, float] = (-math.inf, 1.0),
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    low, high = cluster_bootstrap(totals, ratio, resamples=resamples, seed=seed)
+    value = float(ratio(totals.sum(axis=0, keepdims=True))[0])
+    factor = math.sqrt(1.0 + folds / (folds - 1))
+    low, high = value - factor * (value - low), value + factor * (high - value)
+    return (max(low, bounds[0]), min(high, bounds[1])) if math.isfinite(low) else (low, high)
 
 
 def _baselines(
