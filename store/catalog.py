@@ -9,37 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from store import artifacts, results, view
-from store.digest import check_id, digest, plain
-from store.errors import Damaged, Missing, NotWritable, StoreError
-from store.index import RowIndex
-from store.manifests import check_manifest, digests_of
+from store import artifacts, portable, results, sweep, view
+from store.contents import Contents, Latents, card_of, read_manifest
+from store.digest import check_id, plain
+from store.errors import Damaged, Missing
 from store.places import Place
-from store.reading import Rows
 from store.recipe import Recipe
-from store.records import now, sealed, unsealed
 from store.results import Result
 from store.rows import Row
-from store.shards import FORMAT
+from store.show import Shown, shown
+from store.sweep import Swept
+from store.training import Reader, gather
 from store.verify import Progress, Report, verify
 from store.view import How
 from store.writer import Writer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latents:
-    """What is here of one recipe's rows over one manifest."""
-
-    recipe: str
-    manifest: str
-    content_id: str | None
-    """Digest over the rows' digests in manifest order; None while rows are missing."""
-    n_rows: int
-    """Rows the manifest asks for."""
-    missing: list[str]
-    """Sample digests without a row, in manifest order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,56 +56,34 @@ class Store:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.url = place.url
-        self._rows = Rows(place)
-        self._indexes: dict[str, RowIndex] = {}
-        self._manifests: dict[str, dict[str, Any]] = {}
-        self._recipes: dict[str, tuple[Recipe, str]] = {}
-        self._whole: set[tuple[str, int]] = set()
+        self._contents = Contents(place)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
-    # manifests -------------------------------------------------------------------------------------------
+    # manifests ----------------------------------------------------------------------------------------
     def put_manifest(self, value: Mapping[str, Any]) -> str:
         """Keep a manifest (a dict with `samples`, each with its unique 64-hex `sample`); return its id."""
-        check_manifest(value)
-        kept = plain(dict(value))
-        identity = digest("manifest", kept)
-        name = f"manifests/{identity}.json"
-        if self.place.size(name) is None:
-            self.place.put(name, [sealed({"manifest": kept, "created": now()})])
-        return identity
+        return self._contents.put_manifest(value)
 
     def manifest(self, manifest_id: str) -> dict[str, Any]:
         """Return a manifest. Missing when it is not here."""
-        if manifest_id not in self._manifests:
-            name = f"manifests/{check_id(manifest_id, 'manifest id')}.json"
-            value = unsealed(self.place.get(name), name)["manifest"]
-            if digest("manifest", value) != manifest_id:
-                raise Damaged(f"{name} holds another manifest")
-            self._manifests[manifest_id] = value
-        return plain(self._manifests[manifest_id])
+        return plain(self._contents.manifest(manifest_id))
 
     def manifests(self) -> list[Listed]:
         """Return every manifest: id, number of samples, source, when it was first kept; newest first."""
         found = []
         for name in self.place.names("manifests"):
-            record = unsealed(self.place.get(f"manifests/{name}"), f"manifests/{name}")
-            value = record["manifest"]
-            found.append(
-                Listed(
-                    id=name.removesuffix(".json"),
-                    n=len(value["samples"]),
-                    source=str(value.get("source", "")),
-                    created=record["created"],
-                )
-            )
+            identity = name.removesuffix(".json")
+            value, created = read_manifest(self.place, identity)
+            source = str(value.get("source", ""))
+            found.append(Listed(id=identity, n=len(value["samples"]), source=source, created=created))
         return sorted(found, key=lambda m: m.created, reverse=True)
 
-    # rows ------------------------------------------------------------------------------------------------
+    # rows ---------------------------------------------------------------------------------------------
     def missing(self, recipe_id: str, digests: Sequence[str]) -> list[str]:
         """Return the samples of `digests` without a row under the recipe, in the order given."""
-        return self._index(recipe_id).missing(digests)
+        return self._contents.index(recipe_id).missing(digests)
 
     @contextmanager
     def writer(
@@ -127,36 +91,31 @@ class Store:
     ) -> Iterator[Writer]:
         """Open a writer of the recipe's rows; leaving the context seals what was put, also after an error."""
         results.put_recipe(self.place, recipe)
-        writer = Writer(
-            self.place,
-            self._index(recipe.id),
-            recipe,
-            rows_per_shard=rows_per_shard,
-            provenance=provenance or {},
-        )
-        with writer:
+        index = self._contents.index(recipe.id)
+        with Writer(
+            self.place, index, recipe, rows_per_shard=rows_per_shard, provenance=provenance or {}
+        ) as writer:
             yield writer
 
     def row(self, recipe_id: str, sample: str) -> Row:
         """Return one row, checked on its first read. Missing or Damaged when it cannot be had."""
         check_id(sample, "sample digest")
-        ((table, i),) = self._index(recipe_id).locate([sample])
-        return self._rows.row(table, i)
+        ((table, i),) = self._contents.index(recipe_id).locate([sample])
+        return self._contents.rows.row(table, i)
+
+    def token(self, recipe_id: str, sample: str, token: int) -> np.ndarray:
+        """Return one token's values, [feature], reading nothing else, so unchecked unless `row` was read."""
+        check_id(sample, "sample digest")
+        ((table, i),) = self._contents.index(recipe_id).locate([sample])
+        return self._contents.rows.shard(table).token(i, token)
+
+    def gather(self, recipe_id: str, samples: Sequence[str]) -> np.ndarray | list[np.ndarray]:
+        """Return rows' values, [row token feature], in the order given; a list where token counts differ."""
+        return gather(self._contents.rows, self._contents.index(recipe_id).locate(samples))
 
     def latents(self, recipe_id: str, manifest_id: str) -> Latents:
         """Return what is here of a recipe over a manifest, and its content id when all is."""
-        samples = digests_of(self._manifest(manifest_id))
-        index = self._index(recipe_id)
-        content = index.content_id(samples)
-        if content is not None:
-            self._point_to(content, recipe_id, manifest_id)
-        return Latents(
-            recipe=recipe_id,
-            manifest=manifest_id,
-            content_id=content,
-            n_rows=len(samples),
-            missing=[] if content else index.missing(samples),
-        )
+        return self._contents.latents(recipe_id, manifest_id)
 
     def view(
         self,
@@ -169,19 +128,11 @@ class Store:
     ) -> xr.Dataset:
         """Return the latents of a manifest as a lazy labelled Dataset (see `store.view.open_view`).
 
-        Name them by `recipe`, or by `model` (card) and `point`. Missing when rows are; StoreError listing the
-        candidates when several recipes fit.
+        Name them by `recipe`, or by `model` (card) and `point`. Missing when rows are; StoreError listing
+        the candidates when several recipes fit.
         """
-        found = self._resolve(recipe, model, point, manifest)
-        value = self._manifest(manifest)
-        return view.open_view(
-            self.place.address,
-            found,
-            value,
-            self._located(found.id, value),
-            grid=grid,
-            attrs=self._attrs(found, manifest),
-        )
+        found = self._contents.resolve(recipe=recipe, model=model, point=point, manifest=manifest)
+        return view.open_view(self._contents, found, manifest, grid=grid)
 
     def pooled(
         self,
@@ -193,18 +144,58 @@ class Store:
         how: How = "mean",
     ) -> xr.DataArray:
         """Return [sample, feature] float32, lazy; the tokens of a row are reduced where it is read."""
-        found = self._resolve(recipe, model, point, manifest)
-        value = self._manifest(manifest)
-        return view.pooled_view(
-            self.place.address,
-            found,
-            value,
-            self._located(found.id, value),
-            how,
-            attrs=self._attrs(found, manifest),
+        found = self._contents.resolve(recipe=recipe, model=model, point=point, manifest=manifest)
+        return view.pooled_view(self._contents, found, manifest, how)
+
+    def stacked(
+        self, *, manifest: str, model: str, points: Sequence[str], how: How | None = None
+    ) -> xr.DataArray:
+        """Return several points of one model along a new first axis `point`, lazy, all of one shape.
+
+        [point, sample, token, feature], or [point, sample, feature] when `how` pools.
+        """
+        chosen = [
+            self._contents.resolve(recipe=None, model=model, point=point, manifest=manifest)
+            for point in points
+        ]
+        return view.stacked_view(self._contents, dict(zip(points, chosen, strict=True)), manifest, how)
+
+    def joined(self, *, manifest: str, sides: Mapping[str, str], how: How | None = None) -> xr.Dataset:
+        """Return several recipes over one manifest side by side: `sides` gives a recipe id per name.
+
+        One variable a name, all along `sample`; their other axes are called `<name>_token` and so on.
+        """
+        chosen = {name: self._contents.recipe(recipe_id) for name, recipe_id in sides.items()}
+        return view.joined_view(self._contents, chosen, manifest, how)
+
+    def reader(
+        self,
+        *,
+        manifest: str,
+        recipe: str | None = None,
+        model: str | None = None,
+        point: str | None = None,
+        batch_rows: int = 32,
+        seed: int | None = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        prefetch: int = 2,
+    ) -> Reader:
+        """Return a reader of shuffled batches (see `store.training.Reader`); `seed` None keeps the order."""
+        found = self._contents.resolve(recipe=recipe, model=model, point=point, manifest=manifest)
+        content = self._contents.latents(found.id, manifest).content_id
+        return Reader(
+            rows=self._contents.rows,
+            found=self._contents.located(found.id, manifest),
+            content_id=content or "",
+            batch_rows=batch_rows,
+            seed=seed,
+            rank=rank,
+            ranks=ranks,
+            prefetch=prefetch,
         )
 
-    # results ---------------------------------------------------------------------------------------------
+    # results ------------------------------------------------------------------------------------------
     def record(
         self,
         recipe: Recipe,
@@ -222,19 +213,23 @@ class Store:
         """Return what a recipe gave; None when nothing was recorded or an output is no longer here whole."""
         return results.result(self.place, recipe_id, self.has)
 
+    def forget(self, recipe_id: str) -> None:
+        """Remove a recipe's results, so that `sweep` may reclaim what only they refer to."""
+        self.place.remove(f"results/{check_id(recipe_id, 'recipe id')}")
+
     def recipe(self, recipe_id: str) -> Recipe:
         """Return a recipe by id. Missing when it is not here."""
-        return self._recipe(recipe_id)[0]
+        return self._contents.recipe(recipe_id)
 
     def recipes(self) -> list[Recipe]:
         """Return every recipe that was written or recorded, newest first."""
-        return [recipe for recipe, _ in sorted(self._all_recipes(), key=lambda pair: pair[1], reverse=True)]
+        return [r for r, _ in sorted(self._contents.recipes(), key=lambda pair: pair[1], reverse=True)]
 
     def nearest(self, recipe: Recipe) -> Recipe | None:
         """Return the other recipe of this operation that differs in the fewest fields, newest of equals."""
-        return results.nearest(recipe, self._all_recipes())
+        return results.nearest(recipe, self._contents.recipes())
 
-    # artifacts -------------------------------------------------------------------------------------------
+    # artifacts ----------------------------------------------------------------------------------------
     def put_blob(self, data: bytes, media_type: str = "application/octet-stream") -> str:
         """Keep bytes; return their id."""
         return artifacts.put_blob(self.place, data, media_type)
@@ -265,141 +260,86 @@ class Store:
 
     def has(self, content_id: str) -> bool:
         """Return whether content (blob, tree, manifest, latents) is here, and as long as it was."""
-        check_id(content_id, "content id")
-        return (
-            artifacts.has_blob(self.place, content_id)
-            or self.place.size(f"manifests/{content_id}.json") is not None
-            or artifacts.has_tree(self.place, content_id)
-            or self._has_latents(content_id)
-        )
+        return self._contents.has(content_id)
 
-    # keeping ---------------------------------------------------------------------------------------------
+    # keeping ------------------------------------------------------------------------------------------
     def verify(self, *, deep: bool = True, drop: bool = True, progress: Progress | None = None) -> Report:
         """Read everything and name what is not what was written; damaged rows become missing (`drop`)."""
         report = verify(self.place, deep=deep, drop=drop, progress=progress)
-        self._indexes, self._whole, self._rows = {}, set(), Rows(self.place)
+        self._contents.forget()
         return report
+
+    def sweep(self, *, apply: bool = False, grace_s: float = sweep.GRACE_S) -> Swept:
+        """Find what no result and no pinned name needs, unchanged for `grace_s`; remove it if `apply`."""
+        swept = sweep.sweep(self._contents, apply=apply, grace_s=grace_s)
+        if apply:
+            self._contents.forget()
+        return swept
+
+    def pin(self, name: str, identity: str) -> None:
+        """Keep an id (content, manifest or recipe) safe from `sweep` under a name."""
+        sweep.pin(self.place, name, identity)
+
+    def unpin(self, name: str) -> None:
+        """Undo `pin`."""
+        sweep.unpin(self.place, name)
+
+    def pins(self) -> dict[str, str]:
+        """Return pinned ids by name."""
+        return sweep.pins(self.place)
+
+    def show(self, identity: str) -> Shown:
+        """Explain one id, whole or its first digits: what it is, where from, who reads it."""
+        return shown(self._contents, identity)
+
+    def export(
+        self,
+        manifest_id: str,
+        folder: str | os.PathLike[str],
+        *,
+        recipes: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Write a manifest and its latents to a new folder that is a store itself; return its path.
+
+        `recipes` defaults to every recipe that has all rows of the manifest.
+        """
+        return portable.export(self._contents, manifest_id, folder, recipes=recipes, progress=progress)
+
+    def import_from(
+        self, url: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> portable.Imported:
+        """Take in every manifest and row of another store or exported folder, each row checked."""
+        return portable.import_from(self._contents, url, progress=progress)
 
     def du(self) -> list[Usage]:
         """Return rows and bytes per (model card, point, recipe), largest first."""
         found = []
         for recipe_id in self.place.names("rows"):
-            index = self._index(recipe_id)
+            index = self._contents.index(recipe_id)
+            model, point = "", ""
             try:
-                settings: Mapping[str, Any] = self.recipe(recipe_id).settings
+                recipe = self.recipe(recipe_id)
+                model, point = card_of(recipe), str(recipe.settings.get("point", ""))
             except (Missing, Damaged):
-                settings = {}
+                pass  # the rows are still counted
+            size = sum(size for table in index.tables for size, _ in table.files.values())
             found.append(
                 Usage(
-                    model=_card(settings),
-                    point=str(settings.get("point", "")),
+                    model=model,
+                    point=point,
                     recipe=recipe_id,
                     rows=len(index),
                     shards=len(index.tables),
-                    bytes=sum(size for table in index.tables for size, _ in table.files.values()),
+                    bytes=size,
                 )
             )
         return sorted(found, key=lambda u: (-u.bytes, u.recipe))
 
     def ls(self) -> dict[str, list[Any]]:
         """Return what is here: `manifests`, `latents` (as `du`), `results` (recipe ids and operations)."""
-        said = []
-        for recipe_id in sorted(self.place.names("results")):
-            said.append({"recipe": recipe_id, "operation": self.recipe(recipe_id).operation})
+        said = [
+            {"recipe": recipe_id, "operation": self.recipe(recipe_id).operation}
+            for recipe_id in sorted(self.place.names("results"))
+        ]
         return {"manifests": self.manifests(), "latents": self.du(), "results": said}
-
-    # private ---------------------------------------------------------------------------------------------
-    def _index(self, recipe_id: str) -> RowIndex:
-        if recipe_id not in self._indexes:
-            self._indexes[recipe_id] = RowIndex(self.place, recipe_id)
-        return self._indexes[recipe_id].refresh()
-
-    def _manifest(self, manifest_id: str) -> dict[str, Any]:
-        if manifest_id not in self._manifests:
-            self.manifest(manifest_id)
-        return self._manifests[manifest_id]
-
-    def _recipe(self, recipe_id: str) -> tuple[Recipe, str]:
-        if recipe_id not in self._recipes:
-            self._recipes[recipe_id] = results.get_recipe(self.place, recipe_id)
-        return self._recipes[recipe_id]
-
-    def _all_recipes(self) -> list[tuple[Recipe, str]]:
-        return [self._recipe(name.removesuffix(".json")) for name in self.place.names("recipes")]
-
-    def _located(self, recipe_id: str, manifest: Mapping[str, Any]) -> list[Any]:
-        if not manifest["samples"]:
-            raise ValueError(
-                "a view needs at least one sample, but the manifest is empty; check the data set"
-            )
-        return self._index(recipe_id).locate(digests_of(manifest))
-
-    def _attrs(self, recipe: Recipe, manifest_id: str) -> dict[str, Any]:
-        return {
-            "recipe_id": recipe.id,
-            "recipe": recipe.canonical(),
-            "manifest_id": manifest_id,
-            "content_id": self.latents(recipe.id, manifest_id).content_id,
-            "store": self.url,
-            "format": FORMAT,
-        }
-
-    def _resolve(self, recipe: str | None, model: str | None, point: str | None, manifest: str) -> Recipe:
-        if recipe is not None:
-            return self.recipe(recipe)
-        if model is None or point is None:
-            raise ValueError(
-                "latents are named by recipe=…, or by model=… and point=…; give one or the other"
-            )
-        fitting = [self.recipe(i) for i in self.place.names("rows")]
-        fitting = [r for r in fitting if _card(r.settings) == model and r.settings.get("point") == point]
-        whole = [r for r in fitting if not self._index(r.id).missing(digests_of(self._manifest(manifest)))]
-        if len(whole) == 1:
-            return whole[0]
-        if not fitting:
-            raise Missing(f"{self.url} has no rows of {model} at {point}; `store.du()` lists what it has")
-        if not whole:
-            raise Missing(
-                f"rows of {model} at {point} are here, but not for every sample of the manifest; "
-                "run the extraction again, it computes just what is missing"
-            )
-        raise StoreError(
-            f"{len(whole)} recipes fit {model} at {point}: {', '.join(r.id for r in whole)}; "
-            "give recipe=… (`store.explain_change` tells them apart)"
-        )
-
-    def _point_to(self, content: str, recipe_id: str, manifest_id: str) -> None:
-        """Remember which recipe and manifest have this content, so that `has` can find it again."""
-        value = {"recipe": recipe_id, "manifest": manifest_id}
-        name = f"latents/{content}/{digest('latents-of', value)}.json"
-        if self.place.size(name) is None:
-            try:
-                self.place.put(name, [sealed(value)])
-            except NotWritable:
-                return  # reading a store that others write: nothing is recorded here either
-
-    def _has_latents(self, content: str) -> bool:
-        for name in self.place.names(f"latents/{content}"):
-            try:
-                pair = unsealed(self.place.get(f"latents/{content}/{name}"), name)
-                index = self._index(pair["recipe"])
-                samples = digests_of(self._manifest(pair["manifest"]))
-                if index.content_id(samples) == content and self._sizes_hold(index, samples):
-                    return True
-            except (Missing, Damaged):
-                continue
-        return False
-
-    def _sizes_hold(self, index: RowIndex, samples: Sequence[str]) -> bool:
-        tables = {table.shard: table for table, _ in index.locate(samples)}
-        return all(
-            self.place.size(f"shards/{t.recipe}/{t.shard}/{name}") == size
-            for t in tables.values()
-            for name, (size, _) in t.files.items()
-            if "/c/" in name
-        )
-
-
-def _card(settings: Mapping[str, Any]) -> str:
-    model = settings.get("model")
-    return str(model.get("card", "")) if isinstance(model, dict) else str(model or "")

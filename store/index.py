@@ -28,6 +28,8 @@ class RowIndex:
         """Row tables that cannot be read, and why; their rows are missing."""
         self._where: dict[bytes, tuple[Table, int]] = {}
         self._names: set[str] = set()
+        self.drops: dict[str, list[tuple[str, int]]] = {}
+        """(shard, position) of the rows each drop made missing, by the drop's file name."""
         self._dropped: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
@@ -49,7 +51,8 @@ class RowIndex:
         for name in drops:
             try:
                 record = unsealed(self.place.get(f"{self.folder}/{name}"), f"{self.folder}/{name}")
-                self._dropped.update((shard, int(i)) for shard, i in record["rows"])
+                self.drops[name] = [(shard, int(i)) for shard, i in record["rows"]]
+                self._dropped.update(self.drops[name])
             except Damaged as error:
                 # the rows it dropped come into sight again, and fail their own checks again
                 self.damaged[name] = str(error)
@@ -62,6 +65,8 @@ class RowIndex:
         else:
             self._take_in(added, self._where)
             self.tables = [*self.tables, *added]
+        self.damaged = {name: why for name, why in self.damaged.items() if name in names}
+        self.drops = {name: rows for name, rows in self.drops.items() if name in names}
         self._names = names
 
     def find(self, sample: str) -> tuple[Table, int] | None:
@@ -71,6 +76,10 @@ class RowIndex:
     def missing(self, samples: Iterable[str]) -> list[str]:
         """Return the samples that have no row, in the order given."""
         return [s for s in samples if bytes.fromhex(s) not in self._where]
+
+    def live(self) -> list[tuple[Table, int]]:
+        """Return where every row of the recipe is, one place a sample."""
+        return list(self._where.values())
 
     def is_dropped(self, table: Table, i: int) -> bool:
         """Return whether that row was dropped as damaged."""

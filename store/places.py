@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +21,7 @@ from typing import Any, Protocol
 from store.errors import Missing, StoreError, explained
 
 STAGING = "staging"
+_OPEN_FILES = 256
 Parts = Sequence[Any]
 """Bytes-like objects that make one file, in order."""
 
@@ -42,6 +46,8 @@ class Place(Protocol):
     """As it was given, for people."""
     address: str
     """The same place from any process and folder, for tasks that run elsewhere."""
+    at_once: int
+    """How many reads are worth doing at the same time."""
 
     def get(self, name: str) -> bytes:
         """Return all bytes."""
@@ -49,8 +55,17 @@ class Place(Protocol):
     def get_range(self, name: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start`; Missing when the file is absent, short when it ends."""
 
+    def read_into(self, name: str, start: int, buffers: Parts) -> int:
+        """Fill writable buffers, in order, from `start`; return the bytes read, fewer when the file ends."""
+
+    def expect(self, name: str, start: int, length: int) -> None:
+        """Say that these bytes will be read soon, where the place can use that."""
+
     def size(self, name: str) -> int | None:
-        """Return the size in bytes, None when absent."""
+        """Return the size in bytes of a file, None when absent."""
+
+    def entry(self, name: str) -> Entry | None:
+        """Return one file's or folder's entry, None when absent."""
 
     def put(self, name: str, parts: Parts) -> None:
         """Write one file, whole and durable before it can be seen."""
@@ -77,6 +92,18 @@ class Place(Protocol):
         """Return the path to map or open directly, None where there is no such thing."""
 
 
+class _Handle:
+    """A file descriptor that closes with its last reference."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
 class LocalPlace:
     """A folder of the local file system. What is put is staged, synced, then renamed into sight."""
 
@@ -84,6 +111,9 @@ class LocalPlace:
         self.root = Path(root).absolute()
         self.url = str(root)
         self.address = str(self.root)
+        self.at_once = 1
+        self._open: OrderedDict[str, _Handle] = OrderedDict()
+        self._pool = ThreadPoolExecutor(16, thread_name_prefix="sync")
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -93,8 +123,16 @@ class LocalPlace:
             return (self.root / name).read_bytes()
 
     def get_range(self, name: str, start: int, length: int) -> bytes:
-        with self._doing("reading", name), (self.root / name).open("rb") as file:
-            return os.pread(file.fileno(), length, start)
+        with self._doing("reading", name):
+            return os.pread(self._opened(name).number, length, start)
+
+    def read_into(self, name: str, start: int, buffers: Parts) -> int:
+        with self._doing("reading", name):
+            return os.preadv(self._opened(name).number, buffers, start)
+
+    def expect(self, name: str, start: int, length: int) -> None:
+        with self._doing("reading", name):
+            os.posix_fadvise(self._opened(name).number, start, length, os.POSIX_FADV_WILLNEED)
 
     def size(self, name: str) -> int | None:
         try:
@@ -106,7 +144,8 @@ class LocalPlace:
         staged = self.root / STAGING / secrets.token_hex(16)
         with self._doing("writing", name), _removed_on_error(staged):
             self._folder(staged.parent)
-            _write(staged, parts)
+            with _written(staged, parts) as file:
+                os.fsync(file.fileno())
             self._folder((self.root / name).parent)
             staged.rename(self.root / name)
             _sync_folder((self.root / name).parent)
@@ -114,14 +153,16 @@ class LocalPlace:
     def put_folder(self, name: str, files: Mapping[str, Parts]) -> None:
         staged = self.root / STAGING / secrets.token_hex(16)
         with self._doing("writing", name), _removed_on_error(staged):
-            folders = {(staged / relative).parent for relative in files}
-            for folder in sorted(folders | {staged}):
+            folders = sorted({(staged / relative).parent for relative in files} | {staged})
+            for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
-            for relative, parts in files.items():
-                _write(staged / relative, parts)
-            inside = {up for folder in folders for up in [folder, *folder.parents] if staged in up.parents}
-            for folder in sorted(inside | {staged}, reverse=True):
-                _sync_folder(folder)
+            with contextlib.ExitStack() as stack:
+                opened = [
+                    stack.enter_context(_written(staged / path, parts)) for path, parts in files.items()
+                ]
+                # the disk takes many waits at once for about the price of one
+                list(self._pool.map(os.fsync, [file.fileno() for file in opened]))
+            list(self._pool.map(_sync_folder, folders))
             self._folder((self.root / name).parent)
             try:
                 staged.rename(self.root / name)
@@ -130,6 +171,16 @@ class LocalPlace:
                     raise
                 shutil.rmtree(staged)
             _sync_folder((self.root / name).parent)
+
+    def entry(self, name: str) -> Entry | None:
+        path = self.root / name
+        with self._doing("reading", name):
+            try:
+                stat, is_folder = path.stat(), path.is_dir()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        size = 0 if is_folder else stat.st_size
+        return Entry(name=path.name, size=size, modified=stat.st_mtime, is_folder=is_folder)
 
     def entries(self, folder: str) -> list[Entry]:
         found = []
@@ -190,6 +241,17 @@ class LocalPlace:
                 probe.write_bytes(b"")
                 probe.unlink()
 
+    def _opened(self, name: str) -> _Handle:
+        """Return a handle kept open: what it names is immutable, and stays readable while it is swept."""
+        handle = self._open.get(name)
+        if handle is None:
+            handle = self._open[name] = _Handle(self.root / name)
+            while len(self._open) > _OPEN_FILES:
+                # whoever still reads from it holds the last reference
+                with contextlib.suppress(KeyError):
+                    self._open.popitem(last=False)
+        return handle
+
     def _folder(self, folder: Path) -> None:
         """Make `folder` and every parent it lacks, durably."""
         if folder.is_dir():
@@ -216,7 +278,11 @@ def place_of(url: str | os.PathLike[str]) -> Place:
     text = os.fspath(url)
     if "://" in text and not text.startswith("file://"):
         scheme = text.split("://", 1)[0]
-        raise StoreError(f"a store is a local folder, but got a {scheme}:// URL; give a path")
+        if scheme == "s3":
+            from store.objects import ObjectPlace  # only who uses it needs its library
+
+            return ObjectPlace(text)
+        raise StoreError(f"a store is a local folder or s3://bucket/prefix, but got a {scheme}:// URL")
     return LocalPlace(text.removeprefix("file://"))
 
 
@@ -233,13 +299,18 @@ def _removed_on_error(path: Path) -> Iterator[None]:
         raise
 
 
-def _write(path: Path, parts: Parts) -> None:
-    with path.open("wb", buffering=0) as file:
+def _written(path: Path, parts: Parts) -> io.FileIO:
+    """Return a new file with `parts` written to it, still open and not yet synced."""
+    file = io.FileIO(path, "w")
+    try:
         for part in parts:
             view = memoryview(part).cast("B")
             while view.nbytes:
                 view = view[file.write(view) :]
-        os.fsync(file.fileno())
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _sync_folder(folder: Path) -> None:

@@ -39,12 +39,22 @@ class Rows:
         seen = self._checked.setdefault(table.shard, np.zeros(len(table), bool))
         if not seen[i]:
             if row_digest(row) != table.digests[i].tobytes():
-                raise Damaged(
-                    f"row {i} of shard {table.shard[:12]} (sample {table.samples[i].tobytes().hex()[:12]}…) "
-                    "is not what was written; `foresight store verify` drops it, the next run recomputes it"
-                )
+                raise _not_as_written(table, i)
             seen[i] = True
         return row
+
+    def values_into(self, table: Table, i: int, out: np.ndarray) -> None:
+        """Fill `out` [token feature]; checked by the row's checksum, or its digest where it has none."""
+        fits = self.shard(table).values_into(i, out)
+        if fits is False:
+            raise _not_as_written(table, i)
+        if fits is None:
+            out[...] = self.row(table, i).values
+
+    def expect(self, found: Sequence[tuple[Table, int]]) -> None:
+        """Say that these rows will be read soon."""
+        for table, i in found:
+            self.shard(table).expect(i)
 
     def coord(self, table: Table, i: int, name: str) -> np.ndarray:
         """Return one coordinate of one row, [token]."""
@@ -68,3 +78,10 @@ def in_chunks(found: Sequence[tuple[Table, int]], rows: int) -> list[list[tuple[
         chunks[-1].append((table, i))
         last = table
     return chunks
+
+
+def _not_as_written(table: Table, i: int) -> Damaged:
+    return Damaged(
+        f"row {i} of shard {table.shard[:12]} (sample {table.samples[i].tobytes().hex()[:12]}…) is not what "
+        "was written; `foresight store verify` drops it, the next run computes it again"
+    )

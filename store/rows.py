@@ -55,12 +55,15 @@ class Row:
         return {name: getattr(self, name) for name in COORDS}
 
 
-def checked(*, values: Any, grid: tuple[int, int, int], **coords: Any) -> Row:
-    """Return a Row that owns contiguous little-endian copies, or raise ValueError.
+def checked(
+    *, values: Any, grid: tuple[int, int, int], spare: np.ndarray | None = None, **coords: Any
+) -> Row:
+    """Return a Row that owns contiguous native copies, or raise ValueError.
 
-    Coordinates are converted to their stored types; a value that would change by it is refused.
+    Coordinates are converted to their stored types; a value that would change by it is refused. `spare` is an
+    array to copy into if it fits: fresh memory costs more than the copy itself.
     """
-    values = np.array(values, order="C", copy=True)
+    values = np.asarray(values)
     if values.ndim != 2 or values.dtype.name not in DTYPES or 0 in values.shape:
         raise ValueError(
             f"values are [token, feature] of {', '.join(DTYPES)} with at least one of each, "
@@ -86,8 +89,11 @@ def checked(*, values: Any, grid: tuple[int, int, int], **coords: Any) -> Row:
             f"a grid is (time, row, col) counts that multiply to {tokens} tokens, or (0, 0, 0), "
             f"but got {tuple(grid)}"
         )
-    values = values.astype(DTYPES[values.dtype.name].newbyteorder("="), copy=False)
-    return Row(values=values, grid=(whole[0], whole[1], whole[2]), **found)
+    kept = spare
+    if kept is None or kept.shape != values.shape or kept.dtype.name != values.dtype.name:
+        kept = np.empty(values.shape, DTYPES[values.dtype.name])
+    np.copyto(kept, values)
+    return Row(values=kept, grid=(whole[0], whole[1], whole[2]), **found)
 
 
 def row_digest(row: Row) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
@@ -16,7 +17,7 @@ from store.errors import Damaged
 from store.places import Place
 from store.recipe import Recipe
 from store.records import now
-from store.rows import COORDS, DTYPES, Row, bits
+from store.rows import COORDS, DTYPES, Row, bits, row_digest
 from store.tables import Table
 
 FORMAT = 1
@@ -25,6 +26,24 @@ BITS_OF = {"bfloat16": "uint16"}
 _FILL = {"float32": "NaN", "float16": "NaN", "uint16": 0x7FC0, "uint8": 255, "int32": -1}
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Put:
+    """A row to be written, with all that names and checks it."""
+
+    sample: bytes
+    """32 bytes."""
+    digest: bytes
+    """32 bytes."""
+    check: bytes
+    """CRC32C of the values, little-endian."""
+    row: Row
+
+
+def prepared(sample: bytes, row: Row) -> Put:
+    """Return the row with its digest and checksum, taken while its bytes are in the processor's cache."""
+    return Put(sample=sample, digest=row_digest(row), check=_crc(bits(row.values)), row=row)
 
 
 def shard_folder(recipe: str, shard: str) -> str:
@@ -39,31 +58,31 @@ def values_name(dtype: str) -> str:
 
 def encode_shard(
     recipe: Recipe,
-    rows: Sequence[tuple[bytes, bytes, Row]],
+    rows: Sequence[Put],
     *,
     seq: int,
     provenance: Mapping[str, Any],
 ) -> tuple[Table, dict[str, list[Any]]]:
-    """Return the table and files of a shard of (sample digest, row digest, row), the group's own last.
+    """Return the table and files of a shard, the group's own file last.
 
     Rows of one token count become the axes [sample token feature], checksummed row by row; rows of several
     counts lie end to end along [token feature].
     """
-    first = rows[0][2]
-    counts = [len(row.values) for _, _, row in rows]
+    first = rows[0].row
+    counts = [len(put.row.values) for put in rows]
     fixed = len(set(counts)) == 1
     name, dtype, features = values_name(first.dtype), first.dtype, first.values.shape[1]
     shard = digest_bytes(
-        "shard", [recipe.id.encode(), struct.pack("<Q", seq), *(sample + own for sample, own, _ in rows)]
+        "shard", [recipe.id.encode(), struct.pack("<Q", seq), *(put.sample + put.digest for put in rows)]
     )
     shape = [len(rows), counts[0], features] if fixed else [sum(counts), features]
     axes = ["sample", "token"] if fixed else ["token"]
     data = _sharded(rows) if fixed else _contiguous(rows)
-    files: dict[str, list[Any]] = {f"{name}/c/{'/'.join('0' * len(shape))}": data}
+    files: dict[str, list[Any]] = {f"{name}/{_chunk(len(shape))}": data}
     files[f"{name}/zarr.json"] = [_array(shape, [*axes, "feature"], dtype, per_row=fixed)]
     for coord, kind in COORDS.items():
-        joined = np.concatenate([getattr(row, coord) for _, _, row in rows]).astype(kind, copy=False)
-        files[f"{coord}/c/{'/'.join('0' * len(axes))}"] = [joined, _crc(joined)]
+        joined = np.concatenate([getattr(put.row, coord) for put in rows]).astype(kind, copy=False)
+        files[f"{coord}/{_chunk(len(axes))}"] = [joined, _crc(joined)]
         files[f"{coord}/zarr.json"] = [_array(shape[:-1], axes, kind.name)]
     about: dict[str, Any] = {
         "format": FORMAT,
@@ -73,10 +92,10 @@ def encode_shard(
         "layout": "fixed" if fixed else "ragged",
         "seq": seq,
         "created": now(),
-        "samples": [sample.hex() for sample, _, _ in rows],
-        "row_digests": [own.hex() for _, own, _ in rows],
+        "samples": [put.sample.hex() for put in rows],
+        "row_digests": [put.digest.hex() for put in rows],
         "row_sizes": counts,
-        "grids": [list(row.grid) for _, _, row in rows],
+        "grids": [list(put.row.grid) for put in rows],
         "provenance": dict(provenance),
     }
     files["zarr.json"] = [_json({"zarr_format": 3, "node_type": "group", "attributes": {"foresight": about}})]
@@ -93,10 +112,10 @@ def encode_shard(
             path: (sum(memoryview(p).nbytes for p in parts), "" if path == values_file else _blake(parts))
             for path, parts in files.items()
         },
-        samples=np.frombuffer(b"".join(sample for sample, _, _ in rows), np.uint8).reshape(-1, 32),
-        digests=np.frombuffer(b"".join(own for _, own, _ in rows), np.uint8).reshape(-1, 32),
+        samples=np.frombuffer(b"".join(put.sample for put in rows), np.uint8).reshape(-1, 32),
+        digests=np.frombuffer(b"".join(put.digest for put in rows), np.uint8).reshape(-1, 32),
         tokens=np.array(counts, np.uint32),
-        grids=np.array([row.grid for _, _, row in rows], np.uint32),
+        grids=np.array([put.row.grid for put in rows], np.uint32),
     )
     return table, files
 
@@ -108,8 +127,8 @@ class Shard:
         self.place, self.table = place, table
         self.folder = shard_folder(table.recipe, table.shard)
         fixed = table.layout == "fixed"
-        self.values_file = f"{values_name(table.dtype)}/c/{'0/0/0' if fixed else '0/0'}"
-        self._coord_chunk = "c/0/0" if fixed else "c/0"
+        self.values_file = f"{values_name(table.dtype)}/{_chunk(3 if fixed else 2)}"
+        self._coord_chunk = _chunk(2 if fixed else 1)
         width = table.features * DTYPES[table.dtype].itemsize
         sizes = table.tokens.astype(np.int64) * width
         ends = np.cumsum(sizes + 4 if fixed else sizes)
@@ -122,15 +141,54 @@ class Shard:
 
     def values(self, i: int) -> np.ndarray:
         """Return row i's values, [token feature], not yet checked."""
-        data = self.place.get_range(
-            f"{self.folder}/{self.values_file}", int(self.offsets[i]), int(self.sizes[i])
+        out = np.empty((int(self.table.tokens[i]), self.table.features), DTYPES[self.table.dtype])
+        flat = bits(out)
+        if (
+            self.place.read_into(f"{self.folder}/{self.values_file}", int(self.offsets[i]), [flat])
+            != flat.nbytes
+        ):
+            raise self._short(i)
+        return out
+
+    def sizes_hold(self) -> bool:
+        """Return whether every array's bytes are here in their whole length."""
+        return all(
+            self.place.size(f"{self.folder}/{name}") == size
+            for name, (size, _) in self.table.files.items()
+            if not name.endswith("zarr.json")
         )
-        if len(data) != self.sizes[i]:
-            raise Damaged(
-                f"{self.folder}/{self.values_file} ends before row {i}; "
-                "`foresight store verify` drops what is lost, the next run computes it again"
-            )
-        return np.frombuffer(data, DTYPES[self.table.dtype]).reshape(-1, self.table.features)
+
+    def expect(self, i: int) -> None:
+        """Say that row i will be read soon."""
+        self.place.expect(f"{self.folder}/{self.values_file}", int(self.offsets[i]), int(self.sizes[i]))
+
+    def values_into(self, i: int, out: np.ndarray) -> bool | None:
+        """Fill `out` [token feature] with row i; return whether its checksum fits, None without one."""
+        check = bytearray(4 if self.table.layout == "fixed" else 0)
+        flat = bits(out)
+        path = f"{self.folder}/{self.values_file}"
+        read = self.place.read_into(path, int(self.offsets[i]), [flat, check] if check else [flat])
+        if read != flat.nbytes + len(check):
+            raise self._short(i)
+        return _crc(flat) == check if check else None
+
+    def token(self, i: int, token: int) -> np.ndarray:
+        """Return one token's values, [feature], unchecked: a row's checksum needs all of the row."""
+        dtype = DTYPES[self.table.dtype]
+        width = self.table.features * dtype.itemsize
+        if not 0 <= token < self.table.tokens[i]:
+            raise IndexError(f"row {i} has {self.table.tokens[i]} tokens, but token {token} was asked for")
+        out = np.empty(self.table.features, dtype)
+        path = f"{self.folder}/{self.values_file}"
+        if self.place.read_into(path, int(self.offsets[i]) + token * width, [bits(out)]) != width:
+            raise self._short(i)
+        return out
+
+    def _short(self, i: int) -> Damaged:
+        return Damaged(
+            f"{self.folder}/{self.values_file} ends before row {i}; "
+            "`foresight store verify` drops what is lost, the next run computes it again"
+        )
 
     def coord(self, name: str) -> np.ndarray:
         """Return one coordinate of all rows end to end, [token], checked against its checksum."""
@@ -162,20 +220,24 @@ class Shard:
         return Row(values=self.values(i), grid=(grid[0], grid[1], grid[2]), **coords)
 
 
-def _sharded(rows: Sequence[tuple[bytes, bytes, Row]]) -> list[Any]:
+def _chunk(axes: int) -> str:
+    """Return the file of an array's one chunk: no folders below the array, each would have to be synced."""
+    return "c" + ".0" * axes
+
+
+def _sharded(rows: Sequence[Put]) -> list[Any]:
     """Return one Zarr shard of uncompressed chunks, one row each, with its index at the end."""
     parts: list[Any] = []
-    for _, _, row in rows:
-        flat = bits(row.values)
-        parts += [flat, _crc(flat)]
+    for put in rows:
+        parts += [bits(put.row.values), put.check]
     size = parts[0].nbytes
     index = np.array([[i * (size + 4), size + 4] for i in range(len(rows))], "<u8")
     return [*parts, index, _crc(index)]
 
 
-def _contiguous(rows: Sequence[tuple[bytes, bytes, Row]]) -> list[Any]:
+def _contiguous(rows: Sequence[Put]) -> list[Any]:
     """Return one uncompressed chunk with a checksum over all of it."""
-    parts = [bits(row.values) for _, _, row in rows]
+    parts = [bits(put.row.values) for put in rows]
     check = 0
     for part in parts:
         check = google_crc32c.extend(check, _readonly(part))
@@ -212,7 +274,7 @@ def _array(shape: list[int], axes: list[str], dtype: str, *, per_row: bool = Fal
             "shape": shape,
             "data_type": stored,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
             # a lost chunk must not read as zeros
             "fill_value": _FILL[stored],
             "codecs": codecs,

@@ -10,67 +10,46 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from store.digest import digest
+from store.contents import Contents
+from store.digest import digest_bytes
 from store.places import place_of
 from store.reading import Rows, in_chunks
 from store.recipe import Recipe
 from store.rows import COORDS, DTYPES
 from store.tables import Table
+from store.training import gather
 
 How = Literal["mean", "max", "flatten"]
 Located = Sequence[tuple[Table, int]]
 _SAMPLE_COORDS = ("key", "label", "group")
 
 
-def open_view(
-    url: str,
-    recipe: Recipe,
-    manifest: Mapping[str, Any],
-    found: Located,
-    *,
-    grid: bool,
-    attrs: Mapping[str, Any],
-) -> xr.Dataset:
-    """Return the Dataset of located rows, in manifest order.
+def open_view(contents: Contents, recipe: Recipe, manifest_id: str, *, grid: bool) -> xr.Dataset:
+    """Return the Dataset of a manifest's rows, in manifest order.
 
     Equal token counts: `values` (sample, token, feature), or (sample, time, row, col, feature) when
     `grid` and every row has the same grid. Unequal counts: contiguous ragged, `values` (token, feature) with
-    the rows end to end, `sample_index` (token) and `row_sizes` (sample).
+    the rows end to end, `sample_index` (token) and `row_sizes` (sample). Token coordinates `time_s`, `row`,
+    `col`, `kind`, `tile` have the axes of `values` but `feature`, and are lazy too.
     """
+    found = contents.located(recipe.id, manifest_id)
     counts = _counts(found)
-    grids = {tuple(int(n) for n in table.grids[i]) for table, i in found}
     regular = len(set(counts.tolist())) == 1
-    if grid and (len(grids) != 1 or not any(next(iter(grids)))):
-        raise ValueError(
-            f"a grid view needs one regular grid for all rows, but there are {sorted(grids)[:4]}; "
-            "open the view with grid=False"
-        )
-    axes = ["time", "row", "col"] if grid else ["token"]
-    inner = next(iter(grids)) if grid else (int(counts[0]),)
-    chunks = in_chunks(found, _usual(found))
-    name = digest("view", [recipe.id, [t.shard for t, _ in found], [i for _, i in found], grid])[:32]
-    builder = _Arrays(url, chunks, name, inner if regular else None)
-    dims = ["sample", *axes] if regular else ["token"]
-    features, dtype = found[0][0].features, DTYPES[found[0][0].dtype]
-    data = {"values": ([*dims, "feature"], builder.array("values", dtype, features))}
-    coords: dict[str, Any] = {c: (dims, builder.array(c, kind)) for c, kind in COORDS.items()}
-    coords |= sample_coords(manifest)
+    inner = _one_grid(found) if grid else (int(counts[0]),)
+    arrays = _Arrays(contents.place.address, found, inner if regular else None, recipe.id)
+    dims = ["sample", *(["time", "row", "col"] if grid else ["token"])] if regular else ["token"]
+    coords: dict[str, Any] = {name: (dims, arrays.array(name)) for name in COORDS}
+    coords |= sample_coords(contents.manifest(manifest_id))
     if not regular:
         coords["sample_index"] = ("token", np.repeat(np.arange(len(found)), counts))
         coords["row_sizes"] = ("sample", counts)
-    return xr.Dataset(data, coords=coords, attrs=dict(attrs))
+    data = {"values": ([*dims, "feature"], arrays.array("values"))}
+    return xr.Dataset(data, coords=coords, attrs=contents.attrs(recipe, manifest_id))
 
 
-def pooled_view(
-    url: str,
-    recipe: Recipe,
-    manifest: Mapping[str, Any],
-    found: Located,
-    how: How,
-    *,
-    attrs: Mapping[str, Any],
-) -> xr.DataArray:
+def pooled_view(contents: Contents, recipe: Recipe, manifest_id: str, how: How) -> xr.DataArray:
     """Return [sample, feature] float32, lazy; a row is reduced where it is read, in float64 for the mean."""
+    found = contents.located(recipe.id, manifest_id)
     counts = _counts(found)
     features = found[0][0].features
     if how == "flatten":
@@ -83,14 +62,54 @@ def pooled_view(
     elif how not in ("mean", "max"):
         raise ValueError(f"how is 'mean', 'max' or 'flatten', but got {how!r}")
     chunks = in_chunks(found, _usual(found))
-    name = (
-        "pooled-" + digest("view", [recipe.id, [t.shard for t, _ in found], [i for _, i in found], how])[:32]
-    )
-    graph = {(name, k, 0): (_pooled, url, _Chunk(chunk), how) for k, chunk in enumerate(chunks)}
+    name = f"pooled-{how}-{_token_of(recipe.id, found)}"
+    address = contents.place.address
+    graph = {(name, k, 0): (_pooled, address, _Chunk(chunk), how) for k, chunk in enumerate(chunks)}
     array = da.Array(graph, name, (tuple(len(c) for c in chunks), (features,)), dtype=np.float32)
     return xr.DataArray(
-        array, dims=["sample", "feature"], coords=sample_coords(manifest), name=how, attrs=dict(attrs)
+        array,
+        dims=["sample", "feature"],
+        coords=sample_coords(contents.manifest(manifest_id)),
+        name=how,
+        attrs=contents.attrs(recipe, manifest_id),
     )
+
+
+def stacked_view(
+    contents: Contents, recipes: Mapping[str, Recipe], manifest_id: str, how: How | None
+) -> xr.DataArray:
+    """Return one recipe per point stacked along a new first axis `point`; all must have one shape."""
+    sides = [_side(contents, recipe, manifest_id, how) for recipe in recipes.values()]
+    shapes = {point: side.shape for point, side in zip(recipes, sides, strict=True)}
+    if not sides or len(set(shapes.values())) != 1:
+        raise ValueError(
+            f"points to stack need one shape, but they have {shapes}; pool them with how=…, or use `joined`"
+        )
+    whole = xr.concat(sides, xr.DataArray(list(recipes), dims="point", name="point"), combine_attrs="drop")
+    return whole.assign_attrs(manifest_id=manifest_id, recipe_ids={p: r.id for p, r in recipes.items()})
+
+
+def joined_view(
+    contents: Contents, recipes: Mapping[str, Recipe], manifest_id: str, how: How | None
+) -> xr.Dataset:
+    """Return one variable per name, all along `sample`; other axes are named `<name>_token` and so on."""
+    variables = {}
+    for name, recipe in recipes.items():
+        side = _side(contents, recipe, manifest_id, how)
+        if side.dims[0] != "sample":
+            raise ValueError(
+                f"{name} has unequal token counts, so it has no axis to join; pool it with how=…"
+            )
+        kept = side.drop_vars([c for c in side.coords if c in COORDS])
+        variables[name] = kept.rename({axis: f"{name}_{axis}" for axis in kept.dims if axis != "sample"})
+    return xr.Dataset(variables, attrs={"manifest_id": manifest_id})
+
+
+def _side(contents: Contents, recipe: Recipe, manifest_id: str, how: How | None) -> xr.DataArray:
+    if how is not None:
+        return pooled_view(contents, recipe, manifest_id, how)
+    view = open_view(contents, recipe, manifest_id, grid=False)
+    return view["values"].assign_attrs(view.attrs)
 
 
 def sample_coords(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,23 +127,26 @@ def sample_coords(manifest: Mapping[str, Any]) -> dict[str, Any]:
 class _Arrays:
     """Builds one lazy array per variable over the same chunks of rows."""
 
-    def __init__(self, url: str, chunks: Sequence[Located], name: str, inner: tuple[int, ...] | None) -> None:
-        self.url, self.chunks, self.name, self.inner = url, chunks, name, inner
-
-    def array(self, variable: str, dtype: np.dtype, features: int | None = None) -> da.Array:
-        key = f"{variable}-{self.name}"
-        if self.inner is None:
-            along: tuple[Any, ...] = (tuple(int(_counts(c).sum()) for c in self.chunks),)
+    def __init__(self, address: str, found: Located, inner: tuple[int, ...] | None, recipe_id: str) -> None:
+        chunks = in_chunks(found, _usual(found))
+        self.address, self.inner = address, inner
+        self.chunks = [_Chunk(chunk) for chunk in chunks]
+        self.name = f"{_token_of(recipe_id, found)}-{inner}"
+        self.features, self.dtype = found[0][0].features, DTYPES[found[0][0].dtype]
+        if inner is None:
+            self.along: tuple[Any, ...] = (tuple(int(_counts(chunk).sum()) for chunk in chunks),)
         else:
-            along = (tuple(len(c) for c in self.chunks), *((n,) for n in self.inner))
-        if features is not None:
-            along = (*along, (features,))
-        zeros = (0,) * (len(along) - 1)
+            self.along = (tuple(len(chunk) for chunk in chunks), *((n,) for n in inner))
+
+    def array(self, variable: str) -> da.Array:
+        is_values = variable == "values"
+        along = (*self.along, (self.features,)) if is_values else self.along
+        key, zeros = f"{variable}-{self.name}", (0,) * (len(along) - 1)
         graph = {
-            (key, k, *zeros): (_gathered, self.url, _Chunk(chunk), variable, self.inner)
+            (key, k, *zeros): (_gathered, self.address, chunk, variable, self.inner)
             for k, chunk in enumerate(self.chunks)
         }
-        return da.Array(graph, key, along, dtype=dtype)
+        return da.Array(graph, key, along, dtype=self.dtype if is_values else COORDS[variable])
 
 
 class _Chunk:
@@ -143,14 +165,16 @@ def _rows(url: str) -> Rows:
     return Rows(place_of(url))
 
 
-def _gathered(url: str, chunk: _Chunk, variable: str, inner: tuple[int, ...] | None) -> np.ndarray:
-    rows = _rows(url)
+def _gathered(address: str, chunk: _Chunk, variable: str, inner: tuple[int, ...] | None) -> np.ndarray:
+    rows = _rows(address)
     if variable == "values":
-        parts = [rows.row(table, i).values for table, i in chunk.rows]
+        got = gather(rows, chunk.rows)
+        joined = np.concatenate(got) if isinstance(got, list) else got
     else:
-        parts = [rows.coord(table, i, variable) for table, i in chunk.rows]
-    joined = np.concatenate(parts)
-    return joined if inner is None else joined.reshape(len(chunk.rows), *inner, *parts[0].shape[1:])
+        joined = np.concatenate([rows.coord(table, i, variable) for table, i in chunk.rows])
+    if inner is None:
+        return joined.reshape(-1, *joined.shape[2:]) if joined.ndim == 3 else joined
+    return joined.reshape(len(chunk.rows), *inner, *joined.shape[2 if joined.ndim == 3 else 1 :])
 
 
 def _pooled(url: str, chunk: _Chunk, how: How) -> np.ndarray:
@@ -168,6 +192,22 @@ def pool(values: np.ndarray, how: How) -> np.ndarray:
 
 def _counts(found: Located) -> np.ndarray:
     return np.array([int(table.tokens[i]) for table, i in found], np.int64)
+
+
+def _one_grid(found: Located) -> tuple[int, ...]:
+    grids = {tuple(int(n) for n in table.grids[i]) for table, i in found}
+    if len(grids) != 1 or not any(next(iter(grids))):
+        raise ValueError(
+            f"a grid view needs one regular grid for all rows, but there are {sorted(grids)[:4]}; "
+            "open the view with grid=False"
+        )
+    return next(iter(grids))
+
+
+def _token_of(recipe_id: str, found: Located) -> str:
+    """Return a name for Dask: equal for equal bytes in equal places."""
+    rows = (table.shard.encode() + i.to_bytes(4, "little") for table, i in found)
+    return digest_bytes("view", [recipe_id.encode(), b"".join(rows)])[:32]
 
 
 def _usual(found: Located) -> int:

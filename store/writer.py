@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from store.digest import check_id, plain
 from store.index import RowIndex
 from store.places import Place
 from store.recipe import Recipe
-from store.rows import Row, checked, row_digest
-from store.shards import encode_shard, shard_folder
+from store.rows import checked
+from store.shards import Put, encode_shard, prepared, shard_folder
 
 _MAX_SHARD_BYTES = 1 << 28
+_SEALERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +37,8 @@ class Writer:
     """Puts rows of one recipe, and seals a shard each time `rows_per_shard` rows are together.
 
     A context manager: leaving it seals the rest, also when the body raised, because complete rows are valid
-    whatever happened next. Sealing runs in a thread, one shard at a time, so at most three shards are in
-    memory: one filling, one waiting, one being written. `rows_written` counts rows that are durable.
+    whatever happened next. Two threads seal, so that one shard is copied to the page cache while the other
+    waits for the disk; at most three shards are in memory. `rows_written` counts rows that are durable.
     """
 
     def __init__(
@@ -54,14 +58,17 @@ class Writer:
         self.conflicts: list[Conflict] = []
         self._place, self._index = place, index
         self._rows_per_shard, self._provenance = rows_per_shard, plain(dict(provenance))
-        self._buffer: dict[bytes, tuple[bytes, Row]] = {}
+        self._buffer: dict[bytes, Put] = {}
         self._bytes = 0
         self._sealing: dict[bytes, bytes] = {}
         self._shape: tuple[str, int] | None = None
         if index.refresh().tables:
             self._shape = (index.tables[0].dtype, index.tables[0].features)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._thread = ThreadPoolExecutor(_SEALERS, thread_name_prefix="seal")
         self._pending: list[Future[None]] = []
+        self._lock = threading.Lock()
+        self._last_seq = 0
+        self._spare: list[np.ndarray] = []
 
     def put(
         self,
@@ -81,7 +88,10 @@ class Writer:
         or the recipe's other rows in dtype or features. Durable after `flush` or on leaving the context.
         """
         address = bytes.fromhex(check_id(sample, "sample digest"))
-        taken = checked(values=values, time_s=time_s, row=row, col=col, kind=kind, tile=tile, grid=grid)
+        spare = self._spare.pop() if self._spare else None
+        taken = checked(
+            values=values, time_s=time_s, row=row, col=col, kind=kind, tile=tile, grid=grid, spare=spare
+        )
         shape = (taken.dtype, taken.values.shape[1])
         if self._shape not in (None, shape):
             raise ValueError(
@@ -89,10 +99,11 @@ class Writer:
                 f"sample {sample[:12]}…; another dtype or point needs another recipe"
             )
         self._shape = shape
-        digest = row_digest(taken)
-        if not self._is_new(address, digest):
+        put = prepared(address, taken)
+        if not self._is_new(address, put.digest):
+            self._spare.append(taken.values)
             return
-        self._buffer[address] = (digest, taken)
+        self._buffer[address] = put
         self._bytes += taken.values.nbytes
         if len(self._buffer) >= self._rows_per_shard or self._bytes >= _MAX_SHARD_BYTES:
             self._seal_behind()
@@ -119,7 +130,7 @@ class Writer:
             self._thread.shutdown()
 
     def _is_new(self, address: bytes, digest: bytes) -> bool:
-        known = self._buffer[address][0] if address in self._buffer else self._sealing.get(address)
+        known = self._buffer[address].digest if address in self._buffer else self._sealing.get(address)
         known = known or self._index.digest_of(address)
         if known is None:
             return True
@@ -133,32 +144,35 @@ class Writer:
             self.conflicts.append(Conflict(sample=address.hex(), kept=known.hex(), refused=digest.hex()))
 
     def _seal_behind(self) -> None:
-        self._wait(1)
+        self._wait(_SEALERS - 1)
         if self._buffer:
             rows, self._buffer, self._bytes = self._buffer, {}, 0
-            self._sealing |= {address: digest for address, (digest, _) in rows.items()}
+            self._sealing |= {address: put.digest for address, put in rows.items()}
             self._pending.append(self._thread.submit(self._seal, rows))
 
     def _wait(self, at_most: int) -> None:
         while len(self._pending) > at_most:
             self._pending.pop(0).result()
 
-    def _seal(self, rows: dict[bytes, tuple[bytes, Row]]) -> None:
+    def _seal(self, rows: dict[bytes, Put]) -> None:
         self._index.refresh()
         left = []
-        for address, (digest, row) in rows.items():
-            known = self._index.digest_of(address)  # another writer may have sealed it meanwhile
-            if known is None:
-                left.append((address, digest, row))
-            else:
-                self._note_known(address, known, digest)
+        with self._lock:
+            for address, put in rows.items():
+                known = self._index.digest_of(address)  # another writer may have sealed it meanwhile
+                if known is None:
+                    left.append(put)
+                else:
+                    self._note_known(address, known, put.digest)
+            self._last_seq = seq = max(self._index.next_seq(), self._last_seq + 1)
         if left:
-            table, files = encode_shard(
-                self.recipe, left, seq=self._index.next_seq(), provenance=self._provenance
-            )
+            table, files = encode_shard(self.recipe, left, seq=seq, provenance=self._provenance)
             self._place.put_folder(shard_folder(table.recipe, table.shard), files)
             self._index.add(table)
             self._index.refresh()
+        with self._lock:
             self.rows_written += len(left)
-        for address in rows:
+        for address, put in rows.items():
             self._sealing.pop(address, None)
+            if len(self._spare) < self._rows_per_shard:
+                self._spare.append(put.row.values)

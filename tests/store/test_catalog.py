@@ -87,7 +87,7 @@ def test_a_result_is_a_hit_only_while_its_content_is_here(catalog):
     )
     for victim in (
         f"blobs/{blob[:2]}/{blob}",
-        next(n for n, _ in catalog.place.walk("shards") if "values/c" in n),
+        next(n for n, _ in catalog.place.walk("shards") if "values/c." in n),
     ):
         path = catalog.place.path(victim)
         data = path.read_bytes()
@@ -124,7 +124,7 @@ def test_verify_names_a_damaged_row_and_the_next_run_writes_just_that_one(catalo
     fill(catalog, range(10))
     before = catalog.latents(recipe().id, catalog.put_manifest(manifest(range(10)))).content_id
     assert catalog.verify().ok
-    victim = sorted(catalog.place.root.glob("shards/*/*/values/c/0/0/0"))[0]
+    victim = sorted(catalog.place.root.glob("shards/*/*/values/c.0.0.0"))[0]
     data = bytearray(victim.read_bytes())
     data[5] ^= 1
     victim.write_bytes(data)
