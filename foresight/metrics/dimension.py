@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from jaxtyping import Float
 
 from foresight.metrics.estimate import Estimate
 from foresight.metrics.neighbours import neighbour_order, within
-from foresight.metrics.space import FEWEST, Space, as_space
+from foresight.metrics.noise import distinct_rows, isotropic_noise, matched_gaussian, too_few
+from foresight.metrics.space import Space
 from foresight.metrics.statistics import half_sample_error, interval
 
 
@@ -32,8 +32,8 @@ def pca_dimension(
     """
     if not 0 < share < 1:
         raise ValueError(f"the share of variance lies between 0 and 1, but got {share}")
-    space, n, dropped = _distinct(x, groups, seed=seed)
-    why = _too_few(space)
+    space, n, dropped = distinct_rows(x, groups, seed=seed)
+    why = too_few(space)
     if why:
         return Estimate.undefined(why, n=n, n_effective=len(space))
     values = space.spectrum[0]
@@ -48,7 +48,7 @@ def pca_dimension(
     value = float(_components(values, share))
     error = float(half_sample_error(half, len(space), resamples=resamples, seed=seed))
     low, high = interval(value, error, len(space), bounds=(1.0, min(space.width, len(space) - 1)))
-    noise = float(_components(_noise(len(space), space.width).spectrum[0], share))
+    noise = float(_components(isotropic_noise(len(space), space.width).spectrum[0], share))
     return Estimate(
         value=value,
         low=low,
@@ -154,8 +154,8 @@ def _local(
     seed: int,
     detail: Mapping[str, Any],
 ) -> Estimate:
-    space, n, dropped = _distinct(x, groups, seed=seed)
-    why = _too_few(space)
+    space, n, dropped = distinct_rows(x, groups, seed=seed)
+    why = too_few(space)
     if not why and k >= len(space) - 1:
         why = f"k = {k} neighbours need more than k + 1 different groups, but got {len(space)}"
     if why:
@@ -180,8 +180,8 @@ def _local(
     )
     low, high = interval(float(value), float(error), len(space), bounds=(0.0, math.inf))
     controls = {
-        "isotropic noise": _control(_noise(len(space), space.width), from_sorted, k),
-        "matched gaussian": _control(_matched(space, seed=seed), from_sorted, k),
+        "isotropic noise": _control(isotropic_noise(len(space), space.width), from_sorted, k),
+        "matched gaussian": _control(matched_gaussian(space, seed=seed), from_sorted, k),
     }
     return Estimate(
         value=float(value),
@@ -203,40 +203,6 @@ def _control(space: Space, from_sorted: Callable[[np.ndarray], np.ndarray], k: i
     return float(from_sorted(distances[:, 1 : k + 1])[0])
 
 
-@lru_cache(maxsize=4)
-def _noise(n: int, width: int) -> Space:
-    # float32: a control needs no more, and 1000 x 4096 stay 16 MB
-    space = Space(np.random.default_rng([n, width]).standard_normal((n, width), dtype=np.float32))
-    _ = space.gram
-    return space
-
-
-def _matched(space: Space, *, seed: int) -> Space:
-    values = space.spectrum[0]
-    draws = np.random.default_rng([seed, 7]).standard_normal((len(space), len(values)))
-    return Space(draws * np.sqrt(values / max(len(space) - 1, 1)))
-
-
-def _distinct(x: Any, groups: Sequence[Any] | np.ndarray | None, *, seed: int) -> tuple[Space, int, int]:
-    """Return one row per group, equal rows once; the number of samples; how many groups were equal rows."""
-    space = as_space(x, groups)
-    if space.n_groups < len(space):
-        shuffled = np.random.default_rng([seed, 8]).permutation(len(space))
-        _, first = np.unique(space.groups[shuffled], return_index=True)
-        chosen = space.rows(np.sort(shuffled[first]))
-    else:
-        chosen = space
-    _, kept = np.unique(chosen.row_ids, return_index=True)
-    dropped = len(chosen) - len(kept)
-    return (chosen.rows(np.sort(kept)) if dropped else chosen), len(space), dropped
-
-
 def _components(values: Float[np.ndarray, " component"], share: float) -> int:
     values = np.maximum(values, 0.0)
     return int(np.searchsorted(np.cumsum(values) / values.sum(), share - 1e-12) + 1)
-
-
-def _too_few(space: Space) -> str:
-    if len(space) < FEWEST:
-        return f"a dimension needs at least {FEWEST} different groups, but got {len(space)}"
-    return ""
