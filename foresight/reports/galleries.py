@@ -1,4 +1,7 @@
-"""Figures of pictures: sample gallery, retrieval examples, reconstructions beside their errors."""
+"""Figures of pictures: sample gallery, retrieval examples, reconstructions beside their errors.
+
+Each is one sheet of pictures placed by inches: hundreds of small axes would take seconds to lay out.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
 from PIL import Image
 
-from foresight.reports.style import Picture, Theme, literal, sheet
+from foresight.reports.style import Picture, Theme, literal
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -28,13 +32,11 @@ def gallery(items: Sequence[tuple[bytes, str]], *, columns: int = 8) -> Picture:
     def draw(theme: Theme) -> Canvas:
         wide = min(columns, len(items))
         rows = -(-len(items) // wide)
-        canvas = sheet(theme, 0.86 * wide + 0.1, 1.06 * rows + 0.1)
-        grid = canvas.subplots(rows, wide, squeeze=False)
-        for axes in grid.flat[len(items) :]:
-            axes.set_visible(False)
-        for axes, (png, label) in zip(grid.flat, items, strict=False):
-            _frame(axes, theme, pixels(png))
-            axes.set_xlabel(literal(label, 14), fontsize=9, color=theme.muted, labelpad=2)
+        canvas, axes = _table(theme, 0.84 * wide, 1.02 * rows)
+        for i, (png, label) in enumerate(items):
+            x, y = 0.84 * (i % wide) + 0.04, 1.02 * (i // wide) + 0.04
+            _place(axes, theme, pixels(png), x, y, 0.76)
+            _say(axes, theme, literal(label, 13), x + 0.38, y + 0.88, size=9, ha="center")
         return canvas
 
     return Picture(draw)
@@ -50,33 +52,23 @@ def retrieval(
     """
     if not rows:
         raise ValueError("retrieval examples need at least one query, but got none; leave the figure out")
+    cell, gap, head = 0.84, 0.22, 0.3
+    starts = (cell + gap, cell + 2 * gap + neighbours * cell)
 
     def draw(theme: Theme) -> Canvas:
-        columns = 2 + 2 * neighbours
-        ratios = [1.15, *[1.0] * neighbours, 0.12, *[1.0] * neighbours]
-        canvas = sheet(theme, 0.86 * columns, 0.98 * len(rows) + 0.45)
-        grid = canvas.subplots(len(rows), columns, squeeze=False, gridspec_kw={"width_ratios": ratios})
+        width = starts[1] + neighbours * cell
+        canvas, axes = _table(theme, width, head + cell * len(rows) + 0.04)
+        heads = ("query", "nearest in the VLM space →", "nearest in the decoder space →")
+        for x, text in zip((0.0, *starts), heads, strict=True):
+            _say(axes, theme, text, x + 0.04, head / 2, size=10, colour=theme.ink)
         for i, row in enumerate(rows):
+            y = head + cell * i + 0.04
             sides = (list(row["vlm"])[:neighbours], list(row["decoder"])[:neighbours])
             shared = set(sides[0]) & set(sides[1])
-            _cell(grid[i, 0], theme, str(row["query"]), thumbnails)
-            grid[i, neighbours + 1].set_visible(False)
-            for start, side in zip((1, neighbours + 2), sides, strict=True):
-                for j in range(neighbours):
-                    axes = grid[i, start + j]
-                    if j >= len(side):
-                        axes.set_visible(False)
-                        continue
-                    _cell(axes, theme, str(side[j]), thumbnails, hit=side[j] in shared)
-        heads = {
-            0: "query",
-            1: "nearest in the VLM space →",
-            neighbours + 2: "nearest in the decoder space →",
-        }
-        for column, text in heads.items():
-            head = grid[0, column].set_title(text, fontsize=10, color=theme.ink, loc="left", pad=5)
-            # a head spans several narrow columns; the layout must not widen its own for it
-            head.set_in_layout(column == 0)
+            _sample(axes, theme, str(row["query"]), thumbnails, 0.04, y)
+            for start, side in zip(starts, sides, strict=True):
+                for j, key in enumerate(side):
+                    _sample(axes, theme, str(key), thumbnails, start + cell * j + 0.04, y, hit=key in shared)
         return canvas
 
     return Picture(draw)
@@ -98,34 +90,81 @@ def reconstructions(items: Sequence[Mapping[str, Any]]) -> Picture:
     top = max(max(float(d.max()) for *_, d in pairs), 1.0)
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, max(1.1 * len(pairs) + 0.9, 4.0), 3.8)
-        grid = canvas.subplots(3, len(pairs), squeeze=False)
+        left, cell, side = 1.25, 1.1, 1.0
+        tops = (0.04, 0.04 + cell, 0.26 + 2 * cell)
+        canvas, axes = _table(theme, left + cell * len(pairs), tops[2] + side + 0.06)
+        for y, text in zip(tops, ("input", "decoded", f"difference,\n0 to {top:.0f} of 255"), strict=True):
+            _say(axes, theme, text, 0.04, y + side / 2, size=10, colour=theme.ink)
         for j, (a, b, difference) in enumerate(pairs):
-            _frame(grid[0, j], theme, a)
-            _frame(grid[1, j], theme, b)
-            _frame(grid[2, j], theme, difference, cmap="magma", vmin=0, vmax=top)
+            x = left + cell * j
+            _place(axes, theme, a, x, tops[0], side)
+            _place(axes, theme, b, x, tops[1], side)
+            _place(axes, theme, difference, x, tops[2], side, cmap="magma", vmin=0, vmax=top)
             psnr = items[j].get("psnr")
             text = "PSNR n/a" if psnr is None or psnr != psnr else f"{psnr:.1f} dB"
-            grid[1, j].set_xlabel(text, fontsize=9.5, color=theme.muted, labelpad=2)
-        for i, text in enumerate(("input", "decoded", f"|difference|\n0 to {top:.0f} of 255")):
-            grid[i, 0].set_ylabel(text, fontsize=10, color=theme.ink)
+            _say(axes, theme, text, x + side / 2, tops[1] + side + 0.12, size=9.5, ha="center")
         return canvas
 
     return Picture(draw)
 
 
-def _frame(axes: Axes, theme: Theme, image: np.ndarray, *, hit: bool = False, **how: Any) -> None:
-    axes.imshow(image, interpolation="nearest", **how)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_color(theme.hit if hit else theme.rule)
-        side.set_linewidth(3.0 if hit else 0.8)
+def _table(theme: Theme, width: float, height: float) -> tuple[Canvas, Axes]:
+    """Return a figure of `width` x `height` inches with one axes in inches, y downwards."""
+    canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
+    axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return canvas, axes
 
 
-def _cell(axes: Axes, theme: Theme, key: str, thumbnails: Mapping[str, bytes], *, hit: bool = False) -> None:
+def _place(
+    axes: Axes,
+    theme: Theme,
+    image: np.ndarray,
+    x: float,
+    y: float,
+    side: float,
+    *,
+    hit: bool = False,
+    **how: Any,
+) -> None:
+    """Put `image` into the square of `side` inches at (x, y), whole and centred."""
+    rows, columns = image.shape[:2]
+    w, h = side * columns / max(rows, columns), side * rows / max(rows, columns)
+    x0, y0 = x + (side - w) / 2, y + (side - h) / 2
+    limits = axes.viewLim.frozen()
+    axes.imshow(image, extent=(x0, x0 + w, y0 + h, y0), interpolation="nearest", aspect="auto", **how)
+    axes.viewLim.set(limits)  # imshow turns the view to the picture
+    edge, line = (theme.hit, 3.0) if hit else (theme.rule, 0.8)
+    axes.add_patch(Rectangle((x0, y0), w, h, fill=False, edgecolor=edge, linewidth=line))
+
+
+def _say(
+    axes: Axes,
+    theme: Theme,
+    text: str,
+    x: float,
+    y: float,
+    *,
+    size: float,
+    ha: str = "left",
+    colour: str = "",
+) -> None:
+    axes.text(x, y, text, fontsize=size, ha=ha, va="center", color=colour or theme.muted)
+
+
+def _sample(
+    axes: Axes,
+    theme: Theme,
+    key: str,
+    thumbnails: Mapping[str, bytes],
+    x: float,
+    y: float,
+    *,
+    hit: bool = False,
+) -> None:
     if key in thumbnails:
-        _frame(axes, theme, pixels(thumbnails[key]), hit=hit)
+        _place(axes, theme, pixels(thumbnails[key]), x, y, 0.76, hit=hit)
         return
-    _frame(axes, theme, np.full((8, 8, 3), 128, np.uint8), hit=hit)
-    axes.text(0.5, 0.5, literal(key, 14), transform=axes.transAxes, ha="center", va="center", fontsize=6)
+    _place(axes, theme, np.full((8, 8, 3), 128, np.uint8), x, y, 0.76, hit=hit)
+    _say(axes, theme, literal(key, 12), x + 0.38, y + 0.38, size=6.5, ha="center", colour="#111111")

@@ -17,6 +17,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from foresight.reports.projector import Projector
 from foresight.reports.style import DARK, DPI, Picture
 
 
@@ -37,9 +38,13 @@ class Figure:
     """Draws it again as a vector; None when only the PNG exists."""
     wide: bool = False
     """Takes the whole width of the page."""
+    twin: bool = False
+    """Stands in for the section's interactive view in print and where scripts do not run."""
 
     @classmethod
-    def of(cls, picture: Picture, *, name: str, alt: str, caption: str, wide: bool = False) -> Figure:
+    def of(
+        cls, picture: Picture, *, name: str, alt: str, caption: str, wide: bool = False, twin: bool = False
+    ) -> Figure:
         """Render `picture` for both themes."""
         return cls(
             png=picture.png(),
@@ -49,6 +54,7 @@ class Figure:
             name=name,
             picture=picture,
             wide=wide,
+            twin=twin,
         )
 
 
@@ -89,6 +95,7 @@ class Section:
     text: Sequence[str] = ()
     changes: Sequence[str] = ()
     verdict: str = ""
+    projector: Projector | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +169,11 @@ def render(report: Report) -> str:
     return (
         _environment()
         .get_template("page.html")
-        .render(report=report, css=Markup(_asset("page.css")), js=Markup(_asset("page.js")))
+        .render(
+            report=report,
+            css=Markup(_asset("page.css")),
+            js=Markup(_asset("page.js") + _asset("projector.js")),
+        )
     )
 
 
@@ -212,6 +223,8 @@ def _plain(value: Any) -> Any:
             "caption": value.caption,
             "png_sha256": hashlib.sha256(value.png).hexdigest(),
         }
+    if isinstance(value, Projector):
+        return value.to_json() | {"sheet_sha256": hashlib.sha256(value.sheet).hexdigest()}
     if hasattr(value, "__dataclass_fields__"):
         return {k: _plain(getattr(value, k)) for k in value.__dataclass_fields__}
     if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ from typing import Any
 
 from foresight.reports.page import Cell, Headline, Report, Table, Tile, number_text
 from foresight.reports.q1_sections import real, sections
-from foresight.reports.tables import measurements_csv
+from foresight.reports.tables import measurements_csv, short
 
 REQUIRED = ("row", "name", "value")
 
@@ -22,7 +22,8 @@ class Q1Inputs:
     measurements: Sequence[Mapping[str, Any]]
     """Rows {row, name, point, variant, value, low, high, null, p, n, n_effective, controls, why, detail};
     `model` (a card) when several models share point names. `variant` is 'trained' or 'random weights'.
-    `detail.spectrum` holds variance shares, largest first."""
+    `detail.spectrum` holds variance shares, largest first. `target` names a part of the other space (a group
+    of decoder channels); numbers with one are drawn as a heat map, points by targets."""
     decision: Mapping[str, Any]
     """`Q1Decision.to_json()`."""
     data: Mapping[str, Any]
@@ -225,12 +226,6 @@ def _provenance(inputs: Q1Inputs) -> list[Table | tuple[str, str]]:
         columns = ["stage", "state", "key", *(["seconds"] if timed else []), "why"]
         parts.append(Table(caption="Stages of this run", columns=columns, rows=rows))
     return parts
-
-
-def short(identifier: Any) -> str:
-    """Return the first 12 digits of a 64-digit id; anything else as it is."""
-    text = str(identifier or "")
-    return text[:12] if len(text) == 64 and not set(text) - set("0123456789abcdef") else text
 
 
 def _brief(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from foresight.reports import figures
 from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Figure, Table, number_text
@@ -12,7 +14,6 @@ from foresight.reports.q1_rows import (
     JUDGED,
     NAN,
     Row,
-    file_name,
     is_decoder,
     lead_like,
     lower_is_better,
@@ -21,7 +22,16 @@ from foresight.reports.q1_rows import (
     threshold_of,
     vlm_points,
 )
-from foresight.reports.tables import interval_cell, known, n_text, number_cell, p_text, point_name, value_cell
+from foresight.reports.tables import (
+    file_name,
+    interval_cell,
+    known,
+    n_text,
+    number_cell,
+    p_text,
+    point_name,
+    value_cell,
+)
 
 if TYPE_CHECKING:
     from foresight.reports.q1 import Q1Inputs
@@ -90,10 +100,41 @@ def _series(inputs: Q1Inputs, mine: Sequence[Row], points: Sequence[str]) -> lis
     return lines
 
 
+def target_maps(rows: Sequence[Row]) -> list[Figure]:
+    """Return a heat map of points by targets per metric and estimator: the value, and 'biased' where held."""
+    made = []
+    mine = words.trained(rows)
+    targets = list(dict.fromkeys(str(m["target"]) for m in mine))
+    for name in names(mine):
+        held = {(point_name({**m, "target": None}), str(m["target"])): m for m in mine if m["name"] == name}
+        points = list(dict.fromkeys(p for p, _ in held))
+        for kind in ("", "biased"):
+            values = {
+                k: real((m.get("controls") or {}).get(kind) if kind else m.get("value"))
+                for k, m in held.items()
+            }
+            if not any(known(v) for v in values.values()):
+                continue
+            grid = np.array([[values.get((p, t), NAN) for t in targets] for p in points])
+            title = f"{name}, {kind}" if kind else name
+            made.append(
+                Figure.of(
+                    figures.heat_map(grid, points, targets, label=title),
+                    name=f"targets-{file_name(title)}",
+                    wide=len(targets) > 6,
+                    alt=f"Heat map of {title} for {len(points)} points by {len(targets)} targets, from "
+                    f"{number_text(np.nanmin(grid))} to {number_text(np.nanmax(grid))}",
+                    caption=f"{title}: extraction points by parts of the decoder's latent, "
+                    f"n = {n_text(mine[0])}.",
+                )
+            )
+    return made
+
+
 def copy_of(rows: Sequence[Row], m: Row) -> dict[str, float]:
     """Return {'random weights': value} of the untrained copy at the same place; {} when there is none."""
     for other in rows:
-        same = all(other.get(k) == m.get(k) for k in ("name", "point", "model"))
+        same = all(other.get(k) == m.get(k) for k in ("name", "point", "model", "target"))
         if same and words.is_control(other) and known(other.get("value")):
             return {"random weights": other["value"]}
     return {}

@@ -77,10 +77,3 @@ def threshold_of(inputs: Q1Inputs, name: str | None) -> float | None:
 
 def real(value: Any) -> float:
     return float(value) if known(value) else NAN
-
-
-def file_name(text: str) -> str:
-    """Return `text` as a file name: lower-case letters, digits and '-' only."""
-    return (
-        "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "figure"
-    )

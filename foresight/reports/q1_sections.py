@@ -10,7 +10,8 @@ import numpy as np
 from foresight.reports import figures, galleries
 from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Figure, Section, Table, number_text
-from foresight.reports.q1_curves import copy_of, curves, peaks
+from foresight.reports.projector import Projector, projector
+from foresight.reports.q1_curves import copy_of, curves, peaks, target_maps
 from foresight.reports.q1_rows import (
     JUDGED,
     NAN,
@@ -61,7 +62,9 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
         "Q1.7": _q17,
         "Q1.D": _q1d,
     }.get(row, _any)
-    text, pictures, tables = build(inputs, rows)
+    whole = [m for m in rows if not m.get("target")]
+    text, pictures, tables = build(inputs, whole) if whole or overall else ([], [], [])
+    pictures = [*pictures, *target_maps([m for m in rows if m.get("target")])]
     if rows:
         caption = f"All {len(rows)} numbers of {row}"
         tables = [*tables, measurement_table(rows, caption=caption, folded=True)]
@@ -71,9 +74,16 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
         figures=pictures,
         tables=tables,
         text=[t for t in text if t],
+        projector=_projector(inputs) if row == "Q1.1" else None,
         changes=_composite_changes(inputs) if overall else words.changes_for(verdict),
         verdict=str((inputs.decision if overall else verdict).get("overall" if overall else "verdict", "")),
     )
+
+
+def _projector(inputs: Q1Inputs) -> Projector | None:
+    if not inputs.projections:
+        return None
+    return projector(inputs.projections, inputs.labels, inputs.keys, inputs.thumbnails)
 
 
 Parts = tuple[list[str], list[Figure], list[Table]]
@@ -109,6 +119,7 @@ def _q11(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 figures.projections(inputs.projections, inputs.labels),
                 name="projections",
                 wide=True,
+                twin=True,
                 alt=f"Scatter of {n} samples on their first two principal components at "
                 f"{', '.join(inputs.projections)}, coloured by label",
                 caption=f"First two principal components of the pooled latents, n = {n}, one panel per "

@@ -15,6 +15,7 @@ COLUMNS = (
     "name",
     "model",
     "point",
+    "target",
     "variant",
     "value",
     "low",
@@ -126,8 +127,22 @@ def controls_text(m: Mapping[str, Any]) -> str:
 
 
 def point_name(m: Mapping[str, Any]) -> str:
-    """Return 'point', with its model before it when the measurement names one."""
-    return f"{m['model']} · {m['point']}" if m.get("model") else str(m.get("point") or "")
+    """Return 'point', with its model before it and its target after it when the measurement names them."""
+    name = f"{m['model']} · {m['point']}" if m.get("model") else str(m.get("point") or "")
+    return f"{name} → {m['target']}" if m.get("target") else name
+
+
+def file_name(text: str) -> str:
+    """Return `text` as a file name: lower-case letters, digits and '-' only."""
+    return (
+        "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "figure"
+    )
+
+
+def short(identifier: Any) -> str:
+    """Return the first 12 digits of a 64-digit id; anything else as it is."""
+    text = str(identifier or "")
+    return text[:12] if len(text) == 64 and not set(text) - set("0123456789abcdef") else text
 
 
 def _field(value: Any) -> str:

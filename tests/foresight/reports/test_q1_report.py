@@ -10,26 +10,11 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from foresight.reports import Q1Inputs, build_q1_report, measurements_csv, render
+from foresight.reports import build_q1_report, measurements_csv, render
 from foresight.reports.page import number_text
 from tests.foresight.reports.fakes import HOSTILE, POINTS, measured, measurements, q1_inputs
 
 BARE = {"projections": {}, "thumbnails": {}, "neighbours": [], "reconstructions": [], "distances": None}
-
-
-@pytest.fixture(scope="module")
-def inputs() -> Q1Inputs:
-    return q1_inputs()
-
-
-@pytest.fixture(scope="module")
-def report(inputs):
-    return build_q1_report(inputs)
-
-
-@pytest.fixture(scope="module")
-def page(report) -> str:
-    return render(report)
 
 
 class Reader(HTMLParser):
@@ -56,7 +41,7 @@ def test_the_page_loads_nothing_from_anywhere(page):
             assert not value or value.startswith(("data:", "#")), (tag, name, value[:60])
         assert not (tag == "script" and "src" in attrs)
     assert "@import" not in page
-    assert not re.search(r"url\(\s*['\"]?(?!data:)", page)
+    assert not re.search(r"url\(", page[page.index("<style>") : page.index("</style>")])
     assert "default-src 'none'" in page
 
 
@@ -116,7 +101,7 @@ def test_pictures_have_words_and_are_not_blank(report):
 
 
 def test_every_picture_is_on_the_page_with_its_words(page, report):
-    images = [attrs for tag, attrs in Reader(page).tags if tag == "img"]
+    images = [attrs for tag, attrs in Reader(page).tags if tag == "img" and attrs.get("class") != "sheet"]
     assert len(images) == sum(len(s.figures) for s in report.sections)
     assert all(attrs["alt"] for attrs in images)
 
@@ -127,6 +112,7 @@ def test_tables_have_headers_and_can_be_reached_by_keyboard(page):
     assert all(attrs.get("scope") in ("col", "row") for tag, attrs in reader.tags if tag == "th")
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bytes(page):
     assert render(build_q1_report(q1_inputs())) == page
 
@@ -145,8 +131,9 @@ def test_the_sentences_follow_the_numbers():
         report = build_q1_report(q1_inputs(measurements=[*rows, copy], **BARE))
         return " ".join(next(s for s in report.sections if s.id == "Q1.4").text)
 
-    assert "0.500 (95 % interval 0.450 to 0.550) at llm.2, the highest of 3 points" in words(0.1)
-    assert "training adds 0.400, and the two intervals do not overlap" in words(0.1)
+    far = words(0.1)
+    assert "0.500 (95 % interval 0.450 to 0.550) at llm.2, the highest of 3 points" in far
+    assert "training adds 0.400, and the two intervals do not overlap" in far
     assert "but the intervals overlap" in words(0.48)
     assert "training does not improve ridge R² VLM→decoder; it is 0.100 worse" in words(0.6)
 
