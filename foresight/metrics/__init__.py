@@ -13,25 +13,34 @@ if TYPE_CHECKING:
     from foresight.metrics.categories import cluster_purity, intra_class_variance, knn_accuracy, silhouette
     from foresight.metrics.cka import linear_cka, rbf_cka
     from foresight.metrics.composite import composite_score
+    from foresight.metrics.curves import correlation_dimension, isomap_residual, lle_residual
     from foresight.metrics.dimension import mle_dimension, pca_dimension, two_nn
     from foresight.metrics.estimate import Estimate
     from foresight.metrics.neighbours import knn_overlap
     from foresight.metrics.probes import ridge_probe
+    from foresight.metrics.procrustes import procrustes_distance
     from foresight.metrics.rsa import mantel_test, rsa_spearman
     from foresight.metrics.space import Space
+    from foresight.metrics.spatial import morans_i, radial_power_spectrum
 
 _HOME = {
     "Estimate": "estimate",
     "Space": "space",
     "cluster_purity": "categories",
     "composite_score": "composite",
+    "correlation_dimension": "curves",
     "intra_class_variance": "categories",
+    "isomap_residual": "curves",
     "knn_accuracy": "categories",
     "knn_overlap": "neighbours",
     "linear_cka": "cka",
+    "lle_residual": "curves",
     "mantel_test": "rsa",
     "mle_dimension": "dimension",
+    "morans_i": "spatial",
     "pca_dimension": "dimension",
+    "procrustes_distance": "procrustes",
+    "radial_power_spectrum": "spatial",
     "rbf_cka": "cka",
     "ridge_probe": "probes",
     "rsa_spearman": "rsa",
@@ -44,13 +53,19 @@ __all__ = [
     "Space",
     "cluster_purity",
     "composite_score",
+    "correlation_dimension",
     "intra_class_variance",
+    "isomap_residual",
     "knn_accuracy",
     "knn_overlap",
     "linear_cka",
+    "lle_residual",
     "mantel_test",
     "mle_dimension",
+    "morans_i",
     "pca_dimension",
+    "procrustes_distance",
+    "radial_power_spectrum",
     "rbf_cka",
     "ridge_probe",
     "rsa_spearman",
