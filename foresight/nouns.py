@@ -29,7 +29,7 @@ class Sample:
     """Class name; None when the data set has none."""
     group: str = ""
     """Samples of one group (one video, say) never straddle a split. Defaults to the key."""
-    annotations: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Plain JSON values: `size` [height, width] px, `boxes` [[x0, y0, x1, y1], …] px, `classes`, `colour`, …"""
 
     def __post_init__(self) -> None:

@@ -113,6 +113,10 @@ class Store:
         """Return rows' values, [row token feature], in the order given; a list where token counts differ."""
         return gather(self._contents.rows, self._contents.index(recipe_id).locate(samples))
 
+    def content_id(self, recipe_id: str, digests: Sequence[str]) -> str | None:
+        """Return the content id of a recipe's rows for samples in this order; None while rows are missing."""
+        return self._contents.index(recipe_id).content_id(digests)
+
     def latents(self, recipe_id: str, manifest_id: str) -> Latents:
         """Return what is here of a recipe over a manifest, and its content id when all is."""
         return self._contents.latents(recipe_id, manifest_id)

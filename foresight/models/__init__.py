@@ -15,6 +15,7 @@ from foresight.models.card import parse_ref as _parse_ref
 
 __all__ = ["Card", "ModelRef", "Point", "cards", "family", "get", "parse_ref", "points", "resolve_points"]
 
+
 @cache
 def cards() -> dict[str, Card]:
     """Return every card by name: the `CARDS` of each module in this package."""

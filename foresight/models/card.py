@@ -71,6 +71,8 @@ class ModelRef:
     kind: Literal["hub", "path", "seed", "random"]
     value: str
     """Commit, folder, or number, by kind."""
+    base: ModelRef | None = None
+    """Whose architecture random weights are drawn for; None for a tiny card, whose card says it all."""
 
     def __str__(self) -> str:
         suffix = {"hub": self.value, "path": f"path:{self.value}"}.get(self.kind, self.kind + self.value)
@@ -82,14 +84,17 @@ class ModelRef:
         if self.kind == "seed" and self.value == "0":
             return self.card.name
         if self.kind == "hub":
-            return self.card.name if self.value == self.card.revision else f"{self.card.name}@{self.value[:7]}"
+            return (
+                self.card.name if self.value == self.card.revision else f"{self.card.name}@{self.value[:7]}"
+            )
         if self.kind == "path":
             return f"{self.card.name}@{Path(self.value).name}"
         return str(self)
 
     def random_twin(self, seed: int = 0) -> ModelRef:
         """Return the same architecture with random weights: the control beside every alignment number."""
-        return ModelRef(card=self.card, kind="random", value=str(seed))
+        base = None if self.card.tiny and self.kind == "seed" else self.base or self
+        return ModelRef(card=self.card, kind="random", value=str(seed), base=base)
 
 
 def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
@@ -104,7 +109,8 @@ def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
     if revision.startswith("path:"):
         return ModelRef(card=card, kind="path", value=revision.removeprefix("path:"))
     if match := re.fullmatch(r"random(\d+)", revision):
-        return ModelRef(card=card, kind="random", value=str(int(match[1])))
+        base = None if card.tiny else ModelRef(card=card, kind="hub", value=card.revision or "")
+        return ModelRef(card=card, kind="random", value=str(int(match[1])), base=base)
     if card.tiny:
         if not revision:
             return ModelRef(card=card, kind="seed", value="0")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +41,23 @@ def resolve_attention(device: str, dtype: str) -> str:
     if device == "cuda" and half and importlib.util.find_spec("flash_attn") is not None:
         return "flash_attention_2"
     return "sdpa"
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the model libraries' own progress bars off the terminal while loading and saving."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    shown = {log: log.is_progress_bar_enabled() for log in (diffusers_logging, transformers_logging)}
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, was in shown.items():
+            if was:
+                log.enable_progress_bar()
 
 
 def check_dtype(dtype: str) -> str:

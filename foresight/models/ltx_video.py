@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
+from foresight.models.device import without_bars
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
     import torch
+
+PREPROCESSING = {"latent": "normalised mode of the posterior", "order": "raster", "version": 1}
+"""Identity of what happens between frames and tokens, beyond what the checkpoint's own files say."""
 
 CARDS = (
     Card(
@@ -106,9 +110,7 @@ def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[
     return (frames - 1) // time + 1, size[0] // space, size[1] // space
 
 
-def load(
-    ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str
-) -> LtxVideo:
+def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> LtxVideo:
     """Load the autoencoder named by `ref` from `folder`; without a folder its weights are drawn at random.
 
     `attention` is not used: the autoencoder has none.
@@ -123,10 +125,14 @@ def load(
                 vae = AutoencoderKLLTXVideo.from_config(AutoencoderKLLTXVideo.load_config(folder))
             else:
                 vae = build(ref.card)
+            vae = vae.to(getattr(torch, dtype))
     else:
         if folder is None:
             raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
-        vae = AutoencoderKLLTXVideo.from_pretrained(folder, use_safetensors=True)
+        with without_bars():
+            vae = AutoencoderKLLTXVideo.from_pretrained(
+                folder, use_safetensors=True, torch_dtype=getattr(torch, dtype)
+            )
     for key, declared in ref.card.config.items():
         found = vae.config[key]
         if (list(found) if isinstance(found, tuple | list) else found) != declared:
@@ -134,14 +140,16 @@ def load(
                 f"{ref.card.name} declares {key} = {declared}, but the checkpoint has {found}; "
                 "it is another model: use its own card"
             )
-    return LtxVideo(ref.card, vae.eval().to(device=device, dtype=getattr(torch, dtype)))
+    return LtxVideo(ref.card, vae.eval().to(device))
 
 
 def build(card: Card) -> Any:
     """Return the autoencoder of a tiny card with fresh weights from the global generator."""
     from diffusers import AutoencoderKLLTXVideo
 
-    return AutoencoderKLLTXVideo(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()})
+    return AutoencoderKLLTXVideo(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()}
+    )
 
 
 class LtxVideo:
@@ -234,7 +242,9 @@ def _places(counts: tuple[int, int, int], first: Frames) -> Any:
         times = np.asarray(frames.times_s, dtype=np.float64)
         stride = (len(times) - 1) // max(t - 1, 1)
         # latent frame 0 is frame 0 alone; latent frame j stands for the `stride` frames that end at stride * j
-        clock = np.array([times[0], *(times[(j - 1) * stride + 1 : j * stride + 1].mean() for j in range(1, t))])
+        clock = np.array(
+            [times[0], *(times[(j - 1) * stride + 1 : j * stride + 1].mean() for j in range(1, t))]
+        )
         return {"time_s": clock[time].astype(np.float32), **fixed}
 
     return places

@@ -9,6 +9,7 @@ Architecture: Bai et al. (2025), arXiv:2502.13923.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
+from foresight.models.device import without_bars
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_star
 _VISION = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "patch_size": 14,
            "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
            "fullatt_block_indexes": [7, 15, 23, 31]}  # fmt: skip
+
+PREPROCESSING = {
+    "processor": "Qwen2VLImageProcessor",
+    "backend": "torchvision",
+    "order": "raster",
+    "version": 1,
+}
+"""Identity of what happens between frames and tokens, beyond what the checkpoint's own files say."""
 
 CARDS = (
     Card(
@@ -69,13 +79,14 @@ CARDS = (
             # windows of 32 px are 4 x 4 patches: a 64 px image has four, so window order really scrambles
             "vision": {"depth": 4, "hidden_size": 64, "num_heads": 4, "intermediate_size": 192, "patch_size": 8,
                        "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 32,
-                       "fullatt_block_indexes": [1, 3]},
+                       "fullatt_block_indexes": [1, 3], "initializer_range": 0.1},
             "text": {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 384,
-                     "num_attention_heads": 4, "num_key_value_heads": 2, "mrope_section": [4, 6, 6]},
+                     "num_attention_heads": 4, "num_key_value_heads": 2, "mrope_section": [4, 6, 6],
+                     "initializer_range": 0.08},
         },
         default_points=("patch", "vit.2", "vit.4", "merged", "llm.2", "llm.4"),
         training={"task": "captions", "data": "synthetic", "images": 2000, "steps": 400, "batch": 24,
-                  "learning_rate": 2e-3},
+                  "learning_rate": 1.5e-3},
     ),
 )  # fmt: skip
 
@@ -127,18 +138,29 @@ def points(card: Card) -> tuple[Point, ...]:
 
 def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[int, int, int]:
     """Return the (time, row, col) token counts at `point` for frames of `size` (height, width) px."""
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
     vision = card.config["vision"]
     unit = vision["patch_size"] * vision["spatial_merge_size"]
-    height, width = smart_resize(*size, factor=unit, min_pixels=unit * unit)
+    height, width = resized(size, unit=unit, least=unit * unit if card.tiny else 56 * 56)
     cell = vision["patch_size"] if point.name == "patch" or point.name.startswith("vit.") else unit
     return -(-frames // vision["temporal_patch_size"]), height // cell, width // cell
 
 
-def load(
-    ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str
-) -> QwenVision:
+def resized(size: tuple[int, int], *, unit: int, least: int, most: int = 28 * 28 * 1280) -> tuple[int, int]:
+    """Return the (height, width) px the processor resizes to: multiples of `unit`, area within bounds.
+
+    The processor's own rule, written out so that planning loads no model library; a test holds them together.
+    """
+    height, width = (max(round(side / unit) * unit, 0) for side in size)
+    if height * width > most:
+        shrink = math.sqrt(size[0] * size[1] / most)
+        return tuple(max(unit, math.floor(s / shrink / unit) * unit) for s in size)  # type: ignore[return-value]
+    if height * width < least:
+        grow = math.sqrt(least / (size[0] * size[1]))
+        return tuple(math.ceil(s * grow / unit) * unit for s in size)  # type: ignore[return-value]
+    return height, width
+
+
+def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> QwenVision:
     """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed."""
     import torch
     from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -155,9 +177,10 @@ def load(
     else:
         if folder is None:
             raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder, dtype=torch_dtype, attn_implementation=attention, use_safetensors=True
-        )
+        with without_bars():
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                folder, dtype=torch_dtype, attn_implementation=attention, use_safetensors=True
+            )
     _check_config(ref.card, model.config)
     tokenizer = AutoTokenizer.from_pretrained(folder) if folder else build_tokenizer()
     image, video = _processors(ref.card, folder)
@@ -257,7 +280,8 @@ class QwenVision:
 
     def save(self, folder: Path) -> None:
         """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        with without_bars():
+            self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 
@@ -426,7 +450,8 @@ def build_config(card: Card, overrides: Mapping[str, Any] | None = None) -> Any:
     text = dict(card.config["text"])
     section = text.pop("mrope_section")
     return Qwen2_5_VLConfig(
-        vision_config=card.config["vision"] | {"out_hidden_size": text["hidden_size"], "tokens_per_second": 2},
+        vision_config=card.config["vision"]
+        | {"out_hidden_size": text["hidden_size"], "tokens_per_second": 2},
         text_config=text
         | {
             "vocab_size": len(tokenizer),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,11 +25,8 @@ def record(model: nn.Module, paths: Mapping[str, str], forward: Callable[[], Any
     runs twice, and `TypeError` for one that returns no tensor: a point is recorded whole or not at all.
     """
     seen: dict[str, Tensor] = {}
-    with _hooks(model, paths, seen):
-        try:
-            forward()
-        except AllSeen:
-            pass
+    with _hooks(model, paths, seen), suppress(AllSeen):
+        forward()
     if missing := [name for name in paths if name not in seen]:
         raise RuntimeError(
             f"the forward pass never reached {', '.join(f'{n} ({paths[n]})' for n in missing)}; "

@@ -101,9 +101,9 @@ def _autoencoder(
         z = torch.cat([model.vae.encode(part).latent_dist.mode() for part in pixels[:kept].split(100)])
         model.vae.latents_mean.copy_(z.mean(dim=(0, 2, 3, 4)))
         model.vae.latents_std.copy_(z.std(dim=(0, 2, 3, 4)))
-        rebuilt = torch.cat([
-            model.vae.decode(model.vae.encode(part).latent_dist.mode()).sample for part in held.split(64)
-        ])
+        rebuilt = torch.cat(
+            [model.vae.decode(model.vae.encode(part).latent_dist.mode()).sample for part in held.split(64)]
+        )
     model.vae.save_pretrained(folder, safe_serialization=True)
     mean = pixels[:kept].mean(dim=0, keepdim=True)
     return {"psnr_db": _psnr(rebuilt.clamp(-1, 1), held), "psnr_db_of_the_mean_image": _psnr(mean, held)}
@@ -158,7 +158,9 @@ def _with_captions(
     longest = max(map(len, coded))
     texts = torch.tensor([c + [vlm.tokenizer.pad_token_id] * (longest - len(c)) for c in coded])
     present = torch.tensor([[1] * len(c) + [0] * (longest - len(c)) for c in coded])
-    labels = torch.cat([torch.full_like(inputs["input_ids"], IGNORED), texts.masked_fill(present == 0, IGNORED)], 1)
+    labels = torch.cat(
+        [torch.full_like(inputs["input_ids"], IGNORED), texts.masked_fill(present == 0, IGNORED)], 1
+    )
     whole = dict(inputs) | {
         "input_ids": torch.cat([inputs["input_ids"], texts], 1),
         "attention_mask": torch.cat([inputs["attention_mask"], present], 1),

@@ -93,7 +93,6 @@ def _save(model: Any, optimiser: Any, losses: list[float], scratch: Path) -> Non
 
 def _resume(model: Any, optimiser: Any, scratch: Path) -> list[float]:
     """Load the checkpoint in `scratch` into model and optimiser; return its losses, or [] without one."""
-    import torch
     from safetensors import safe_open
 
     if not _checkpoint(scratch).is_file():

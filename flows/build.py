@@ -1,0 +1,82 @@
+"""From settings to a house and its extractions: what the experiments have in common."""
+
+from pathlib import Path
+from typing import Any
+
+import store
+from flows.settings import Settings
+from foresight import data, models
+from foresight.models import ModelRef
+from foresight.models.device import check_dtype, resolve_attention, resolve_device
+from tasks.extract import Extract, Framing, check_request
+from tasks.house import House, WrongRequest
+from tasks.model import Model
+
+RUNS = Path("runs")
+"""Everything this project writes goes under here by default; it may be deleted at any time."""
+
+
+def open_house(settings: Settings, latents: store.Store) -> House:
+    """Return the surroundings of a run. Raises `WrongRequest` for data or a device that is not there."""
+    source = data.open(
+        settings.data, samples=settings.samples, seed=settings.seed, cache_dir=RUNS / "cache" / "digests"
+    )
+    return House(
+        store=latents,
+        source=source,
+        runs=RUNS,
+        device=resolve_device(settings.device),
+        workers=settings.workers,
+        batch=settings.batch,
+    )
+
+
+def extraction(text: str, settings: Settings, house: House, *, points: list[str]) -> Extract:
+    """Return the extraction of the model `text` names; `points` empty means its card's own.
+
+    Raises `KeyError` or `ValueError` for a card, revision, point or type that does not exist, and
+    `WrongRequest` for frames the model cannot take.
+    """
+    return _extraction(models.parse_ref(text), settings, house, points)
+
+
+def control_of(extract: Extract, settings: Settings, house: House) -> Extract | None:
+    """Return the same extraction from random weights; None when its weights are random already."""
+    if extract.ref.kind == "random":
+        return None
+    return _extraction(extract.ref.random_twin(), settings, house, [p.name for p in extract.points])
+
+
+def model_stages(extractions: list[Extract]) -> list[Any]:
+    """Return model and extraction stages in order, each model once."""
+    stages: dict[str, Any] = {}
+    for extract in extractions:
+        about = Model(ref=extract.ref)
+        stages.setdefault(about.name, about)
+    for extract in extractions:
+        stages.setdefault(extract.name, extract)
+    return list(stages.values())
+
+
+def _extraction(ref: ModelRef, settings: Settings, house: House, points: list[str]) -> Extract:
+    card = ref.card
+    dtype = check_dtype(card.dtype if settings.dtype == "card" else settings.dtype)
+    asked = points or list(card.default_points)
+    found = Extract(
+        ref=ref,
+        points=models.resolve_points(models.points(card), asked, model=card.name),
+        framing=Framing(sampling=data.Sampling(frames=settings.frames), size=card.size),
+        dtype=dtype,
+        attention=resolve_attention(house.device, dtype),
+    )
+    check_request(found, house)
+    return found
+
+
+def role_of(text: str, role: str) -> str:
+    """Return `text` when the model it names plays `role`; raises `WrongRequest` otherwise."""
+    card = models.parse_ref(text).card
+    if card.role != role:
+        fitting = ", ".join(c.name for c in models.cards().values() if c.role == role)
+        raise WrongRequest(f"{card.name} is a {card.role}, but a {role} was asked for; there are {fitting}")
+    return text

@@ -1,0 +1,37 @@
+"""Q1: do a vision-language model's latents and a video decoder's have compatible structure?"""
+
+import sys
+from typing import Any
+
+from flows.build import control_of, extraction, model_stages, role_of
+from flows.settings import AlignmentSettings
+from tasks.house import House
+from tasks.ingest import Ingest
+from tasks.measure import TITLES, Compared, Decide, Measure
+from tasks.publish import DecodeExamples, Q1Report
+
+NAME = "q1"
+Settings = AlignmentSettings
+
+
+def stages(settings: AlignmentSettings, house: House) -> list[Any]:
+    """Return the stages of the study in order; pure, so that it can be planned without running."""
+    vlm = tuple(extraction(role_of(v, "vlm"), settings, house, points=settings.points) for v in settings.vlm)
+    decoder = extraction(role_of(settings.decoder, "decoder"), settings, house, points=[])
+    copies = tuple(c for v in vlm if (c := control_of(v, settings, house)))
+    compared = Compared(vlm=vlm, copies=copies, decoder=decoder)
+    rows = tuple(Measure(row=row, compared=compared, seed=settings.seed) for row in TITLES)
+    decide = Decide(rows=rows, compared=compared)
+    examples = DecodeExamples(decoder=decoder)
+    report = Q1Report(rows=rows, decide=decide, examples=examples, compared=compared, seed=settings.seed)
+    # the decoder first: its pictures are the first thing there is to see
+    return [Ingest(), *model_stages([decoder, *vlm, *copies]), examples, *rows, decide, report]
+
+
+def __getattr__(name: str) -> Any:
+    # the flow is made when Prefect asks for `flows.q1:q1`, so that planning does not wait for Prefect
+    if name == NAME:
+        from flows.as_flow import as_flow
+
+        return as_flow(sys.modules[__name__])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

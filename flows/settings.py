@@ -1,0 +1,60 @@
+"""What a user may set, as one flat form: the command line, the Prefect form and the flows share it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Settings(BaseModel):
+    """Settings every experiment shares."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = Field(
+        "synthetic",
+        description="What to look at: synthetic, synthetic:scenes, synthetic:moving, or folder:DIR for a folder of "
+        "images and clips whose subfolders are the labels.",
+    )
+    samples: int | None = Field(
+        None, ge=4, le=10_000_000, description="How many samples; empty takes all (synthetic: 500)."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the data, the splits and the resampling.")
+    frames: int = Field(1, ge=1, le=1025, description="Frames per clip; stills always give one.")
+    vlm: list[str] = Field(
+        ["qwen2.5-vl-tiny"],
+        min_length=1,
+        description="Vision-language models: CARD, CARD@seed1, CARD@path:DIR or CARD@COMMIT.",
+    )
+    points: list[str] = Field(
+        [],
+        description="Extraction points of the VLMs, as `foresight models CARD` lists them; empty: the card's.",
+    )
+    dtype: Literal["card", "float32", "float16", "bfloat16"] = Field(
+        "card", description="Compute type; 'card' takes each model's own."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run.")
+    store: str = Field("runs/store", description="Folder (or URL) of the latent store.")
+    out: str = Field("", description="Folder for the report; empty: runs/ and the experiment's name.")
+    batch: int | None = Field(None, ge=1, le=4096, description="Samples per forward pass; empty: by model.")
+    workers: int = Field(2, ge=0, le=256, description="Threads that decode ahead of the model.")
+
+    @field_validator("vlm", "points")
+    @classmethod
+    def _no_repeats(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"each is named once, but got {value}")
+        return value
+
+
+class AlignmentSettings(Settings):
+    """Settings of the alignment study."""
+
+    decoder: str = Field(
+        "ltx-video-tiny", description="Video decoder: CARD, CARD@seed1, CARD@path:DIR, CARD@COMMIT."
+    )
+
+
+class ExtractSettings(Settings):
+    """Settings of an extraction on its own."""
+
+    decoder: str = Field("", description="A decoder to extract too; empty: none.")

@@ -1,0 +1,286 @@
+"""The extraction stage: latents of one model at all asked points, only the rows the store does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import store
+from foresight import data, models
+from foresight.models import ModelRef, Point
+from foresight.nouns import Frames, Sample, Tokens
+from tasks.house import House, Progress, WrongRequest
+from tasks.model import load, provenance
+from tasks.stages import Look, nearest_recipe
+
+VERSION = 1
+"""Goes up when the same model and sample give other values or other coordinates."""
+
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+SHARD_BYTES = 256 << 20
+"""A shard holds 64 rows, or fewer when they are large: so much is lost at most when a run is killed."""
+
+
+class Undecodable(Exception):
+    """Some samples could not be decoded whole; the rest of the rows are kept."""
+
+    def __init__(self, samples: dict[Sample, str]) -> None:
+        first, why = next(iter(samples.items()))
+        super().__init__(f"{len(samples)} samples cannot be decoded, the first is {first.key}: {why}")
+        self.samples = samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """What is done to frames before a model's own preprocessing. Identity."""
+
+    sampling: data.Sampling
+    size: tuple[int, int] | None
+    """(height, width) px every frame is fitted to; None keeps each file's own size."""
+    fit: str = "crop"
+
+    def canonical(self, *, stills: bool) -> dict[str, Any]:
+        """Return the identity as plain values; how clips are sampled does not touch a data set of stills."""
+        sampling = data.Sampling(frames=1) if stills else self.sampling
+        return {
+            "sampling": sampling.canonical(),
+            "size": list(self.size) if self.size else None,
+            "fit": self.fit,
+        }
+
+    def apply(self, frames: Frames) -> Frames:
+        return data.fit(frames, size=self.size, how=self.fit)[0]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extract:
+    """Extract `points` of one model for every sample of the manifest. Outputs: content id by point."""
+
+    ref: ModelRef
+    points: tuple[Point, ...]
+    framing: Framing
+    dtype: str
+    attention: str
+
+    @property
+    def name(self) -> str:
+        return f"extract {self.ref.short}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("data", f"model {self.ref.short}")
+
+    def recipes(self, house: House, fingerprint: Mapping[str, str]) -> dict[str, store.Recipe]:
+        """Return the extraction recipe of every point: all that shapes a row, except the sample."""
+        card = self.ref.card
+        stills = all(s.media == "image" for s in house.manifest)
+        shared = {
+            "model": {"card": card.name, **fingerprint},
+            "frames": self.framing.canonical(stills=stills),
+            "dtype": self.dtype,
+            "preprocessing": dict(models.family(card).PREPROCESSING),
+        }
+        found = {}
+        for point in self.points:
+            own: dict[str, Any] = {"point": point.name}
+            if card.role == "vlm":
+                own["attention"] = self.attention
+            if point.prompted:
+                own["prompt_prefix"] = card.prompt_prefix
+            found[point.name] = store.Recipe(operation="extract", version=VERSION, settings=shared | own)
+        return found
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        recipes = self.recipes(house, given[f"model {self.ref.short}"].values["fingerprint"])
+        digests = house.manifest.digests
+        missing = {p: len(house.store.missing(r.id, digests)) for p, r in recipes.items()}
+        total = sum(missing.values())
+        common: dict[str, Any] = {
+            "name": self.name,
+            "key": store.digest(
+                "stage", {"manifest": house.manifest_id, "recipes": [r.id for r in recipes.values()]}
+            ),
+            "rows_needed": len(recipes) * len(digests),
+        }
+        if total:
+            why = _why(house, recipes, missing)
+            size = sum(missing[p.name] * self._row_bytes(p) for p in self.points)
+            return Look(state="missing", why=why, rows_missing=total, bytes=size, **common)
+        return Look(
+            state="ready",
+            why=f"{common['rows_needed']} rows in the store",
+            outputs={p: _content(house, r) for p, r in recipes.items()},
+            values={"recipes": {p: r.id for p, r in recipes.items()}},
+            **common,
+        )
+
+    def estimate(self, house: House) -> dict[str, Any]:
+        """Return what is known of the rows before the model is."""
+        return {"rows_needed": len(self.points) * len(house.manifest)}
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        about = given[f"model {self.ref.short}"]
+        recipes = self.recipes(house, about.values["fingerprint"])
+        digests = house.manifest.digests
+        missing = {p: set(house.store.missing(r.id, digests)) for p, r in recipes.items()}
+        wanted = {
+            s: points
+            for s in house.manifest
+            if (points := tuple(p for p in recipes if s.digest in missing[p]))
+        }
+        house.rows_reused += len(recipes) * len(digests) - sum(map(len, missing.values()))
+        model = load(self.ref, about, house, dtype=self.dtype, attention=self.attention)
+        told = provenance() | {"device": house.device, "model": str(self.ref)}
+        unreadable: dict[Sample, str] = {}
+        done = 0
+        with ExitStack() as stack:
+            writers = {
+                p.name: stack.enter_context(
+                    house.store.writer(
+                        recipes[p.name],
+                        rows_per_shard=max(1, min(64, SHARD_BYTES // max(self._row_bytes(p), 1))),
+                        provenance=told,
+                    )
+                )
+                for p in self.points
+                if missing[p.name]
+            }
+            for batch in self._batches(house, wanted, unreadable):
+                for (sample, _), tokens in zip(batch, self._forward(model, batch, wanted), strict=True):
+                    for name, values in tokens.items():
+                        _put(writers[name], sample, values)
+                done += len(batch)
+                progress(done + len(unreadable), len(wanted), f"{len(self.points)} points")
+        house.forwards += model.forwards
+        house.rows_written += sum(w.rows_written for w in writers.values())
+        if unreadable:
+            raise Undecodable(unreadable)
+
+    def _forward(
+        self, model: Any, batch: Sequence[tuple[Sample, Frames]], wanted: Mapping[Sample, tuple[str, ...]]
+    ) -> list[dict[str, Tokens]]:
+        """Run one batch; when the device has too little memory, run its halves instead."""
+        import torch
+
+        try:
+            found: list[dict[str, Tokens]] = model.extract([f for _, f in batch], wanted[batch[0][0]])
+            return found
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return [*self._forward(model, batch[:half], wanted), *self._forward(model, batch[half:], wanted)]
+
+    def _batches(
+        self, house: House, wanted: Mapping[Sample, tuple[str, ...]], unreadable: dict[Sample, str]
+    ) -> Iterator[list[tuple[Sample, Frames]]]:
+        """Yield batches of equal shape and equal missing points; note what cannot be decoded."""
+        size = house.batch or (32 if self.ref.card.tiny else 8)
+        pending: dict[tuple[Any, ...], list[tuple[Sample, Frames]]] = {}
+        ahead = data.prefetch(
+            house.source, wanted, self.framing.sampling, workers=house.workers, ahead=2 * size
+        )
+        for sample, frames in ahead:
+            if not isinstance(frames, Frames):
+                unreadable[sample] = frames.why
+                continue
+            fitted = self.framing.apply(frames)
+            key = (fitted.pixels.shape, wanted[sample])
+            pending.setdefault(key, []).append((sample, fitted))
+            if len(pending[key]) == size:
+                yield pending.pop(key)
+        yield from pending.values()
+
+    def _row_bytes(self, point: Point) -> int:
+        """Return the bytes of one row's values; an estimate where files keep their own sizes."""
+        card = self.ref.card
+        counts = models.family(card).grid(
+            card, point, self.framing.size or card.size, self.framing.sampling.frames or 1
+        )
+        return int(np.prod(counts)) * point.width * ITEM_BYTES[self.dtype]
+
+
+def check_request(stage: Extract, house: House) -> None:
+    """Refuse, before any model is loaded, frames the model would cut or pad silently.
+
+    Raises `WrongRequest`.
+    """
+    media = {s.media for s in house.manifest}
+    frames = stage.framing.sampling.frames
+    if len(media) > 1 and frames != 1:
+        raise WrongRequest(
+            f"stills and clips of {frames} frames give different token counts, and this data set holds both; "
+            "ask for --frames 1, or keep stills and clips in two folders"
+        )
+    if stage.framing.size is None:
+        return
+    try:
+        models.family(stage.ref.card).grid(
+            stage.ref.card, stage.points[0], stage.framing.size, 1 if media == {"image"} else frames or 1
+        )
+    except ValueError as error:
+        raise WrongRequest(str(error)) from error
+
+
+def _put(writer: store.Writer, sample: Sample, tokens: Tokens) -> None:
+    writer.put(
+        sample=sample.digest,
+        values=as_numpy(tokens.values),
+        time_s=tokens.time_s,
+        row=tokens.row,
+        col=tokens.col,
+        kind=tokens.kind,
+        tile=tokens.tile,
+        grid=tokens.grid,
+    )
+
+
+def as_numpy(values: Any) -> np.ndarray:
+    """Return a CPU tensor as a numpy array of the same bits; bfloat16 through ml_dtypes."""
+    if isinstance(values, np.ndarray):
+        return values
+    import ml_dtypes
+    import torch
+
+    values = values.contiguous()
+    if values.dtype == torch.bfloat16:
+        return values.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    array: np.ndarray = values.numpy()
+    return array
+
+
+def _content(house: House, recipe: store.Recipe) -> str:
+    content = house.store.content_id(recipe.id, house.manifest.digests)
+    if content is None:
+        raise RuntimeError("the rows of a latent array went away while it was looked at; run again")
+    if house.store.has(house.manifest_id):
+        house.store.latents(recipe.id, house.manifest_id)  # so that the content can be found by its id
+    return content
+
+
+def _why(house: House, recipes: Mapping[str, store.Recipe], missing: Mapping[str, int]) -> str:
+    """Say, point by point where they differ, why rows are missing."""
+    known = house.store.recipes()
+    with_rows = {u.recipe for u in house.store.du() if u.rows}
+    n = len(house.manifest)
+    reasons: dict[str, list[str]] = {}
+    for point, recipe in recipes.items():
+        if not missing[point]:
+            reason = "in the store"
+        elif missing[point] < n:
+            reason = f"{missing[point]} of {n} samples are new"
+        elif recipe.id in with_rows:
+            reason = f"all {n} samples are new"
+        elif nearest := nearest_recipe([r for r in known if r.id in with_rows], recipe):
+            reason = "; ".join(store.explain_change(nearest, recipe))
+        else:
+            reason = "never extracted"
+        reasons.setdefault(reason, []).append(point)
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(f"{', '.join(points)}: {reason}" for reason, points in reasons.items())

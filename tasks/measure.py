@@ -1,0 +1,182 @@
+"""The measuring stages of the alignment study: one per row, from stored latents, and the decision over them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import store
+from foresight.decisions import q1_decision
+from foresight.studies import alignment
+from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
+from tasks.extract import Extract
+from tasks.house import House, Progress
+from tasks.model import provenance
+from tasks.stages import Look, look_up
+
+VERSIONS = {"Q1.1": 1, "Q1.3": 1, "Q1.4": 1, "Q1.5": 1, "Q1.6": 1, "Q1.7": 1, "Q1.D": 1}
+"""A row's version goes up when its numbers move for the same latents."""
+
+TITLES = {
+    "Q1.1": "categories",
+    "Q1.3": "intrinsic dimension",
+    "Q1.4": "linear probes",
+    "Q1.5": "distances",
+    "Q1.6": "neighbours",
+    "Q1.7": "kernel alignment",
+}
+
+POOL = {"vlm": "mean", "decoder": "flatten"}
+"""How tokens become one vector a sample: the mean over visual tokens, and the whole latent grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Which extractions are compared: VLMs with their random-weights copies, against one decoder."""
+
+    vlm: tuple[Extract, ...]
+    copies: tuple[Extract, ...]
+    """Random-weights copies, in the order of the VLMs they control; empty for one that is random itself."""
+    decoder: Extract
+
+    @property
+    def extractions(self) -> tuple[Extract, ...]:
+        return (*self.vlm, *self.copies, self.decoder)
+
+    def places(self) -> list[tuple[Extract, str, str, str]]:
+        """Return (extraction, model, point, variant) of every space, the decoder's last."""
+        named = [(e, e.ref.short, TRAINED if e.ref.kind != "random" else RANDOM) for e in self.vlm]
+        # a copy goes by the name of the model it controls, so that their numbers stand side by side
+        by_card = {e.ref.card.name: e.ref.short for e in self.vlm}
+        named += [(e, by_card[e.ref.card.name], RANDOM) for e in self.copies]
+        named += [(self.decoder, self.decoder.ref.short, TRAINED)]
+        return [(e, model, p.name, variant) for e, model, variant in named for p in e.points]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Measure one row of the study at every point. Output: `measurements`, a JSON blob."""
+
+    row: str
+    compared: Compared
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.row} {TITLES[self.row]}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("data", *dict.fromkeys(e.name for e in self.compared.extractions))
+
+    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
+        inputs = {"labels": house.labels_id}
+        spaces = []
+        for extract, model, point, variant in self.compared.places():
+            inputs[f"{model} {point} {variant}"] = given[extract.name].outputs[point]
+            spaces.append([model, point, variant])
+        return store.Recipe(
+            operation=self.row.lower(),
+            version=VERSIONS[self.row],
+            settings={"seed": self.seed, "pool": POOL, "spaces": spaces},
+            inputs=inputs,
+        )
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        return look_up(house, self.name, self.recipe(house, given))
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        spaces = read_spaces(house, given, self.compared, self.seed)
+        measured = alignment.ROWS[self.row](spaces)
+        blob = house.store.put_blob(to_json(measured), "application/json")
+        house.store.record(self.recipe(house, given), outputs={"measurements": blob}, provenance=provenance())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decide:
+    """Q1.D: the composite and the decision, from the rows' measurements. Output: `decision`, a JSON blob."""
+
+    rows: tuple[Measure, ...]
+    compared: Compared
+    name: str = "Q1.D decision"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(r.name for r in self.rows)
+
+    def recipe(self, given: Mapping[str, Look]) -> store.Recipe:
+        inputs = {r.row: given[r.name].outputs["measurements"] for r in self.rows}
+        return store.Recipe(
+            operation="q1.d", version=VERSIONS["Q1.D"], settings={"adapter": self._widths()}, inputs=inputs
+        )
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        return look_up(house, self.name, self.recipe(given))
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        measured = read_measurements(house.store, [given[r.name] for r in self.rows])
+        composites, parts = alignment.decide(measured, self.compared.decoder.points[0].name)
+        chosen_from = parts.pop("chosen_from")
+        widths = self._widths()
+        decision = q1_decision(
+            **parts,
+            vlm_width=widths["points"].get(parts["best_point"]),
+            decoder_channels=widths["decoder_channels"],
+            decoder_cells=widths["decoder_cells"],
+        ).to_json()
+        decision["rules"] = decision["rules"] | {
+            "best point": f"the highest debiased CKA of {chosen_from} points, chosen on the samples it is reported on"
+        }
+        blob = house.store.put_blob(
+            to_json({"measurements": composites, "decision": decision}), "application/json"
+        )
+        house.store.record(
+            self.recipe(given),
+            outputs={"decision": blob},
+            values={"verdict": decision["overall"]},
+            provenance=provenance(),
+        )
+
+    def _widths(self) -> dict[str, Any]:
+        """Return what sizes an adapter: features per VLM token, decoder channels and cells of one sample."""
+        from foresight import models
+
+        decoder = self.compared.decoder
+        point, card = decoder.points[0], decoder.ref.card
+        counts = models.family(card).grid(card, point, decoder.framing.size or card.size, 1)
+        return {
+            "points": {p.name: p.width for e in self.compared.vlm for p in e.points},
+            "decoder_channels": point.width,
+            "decoder_cells": counts[0] * counts[1] * counts[2],
+        }
+
+
+def read_spaces(house: House, given: Mapping[str, Look], compared: Compared, seed: int) -> Spaces:
+    """Return the study's spaces from the store, pooled to one vector a sample."""
+    latents = []
+    for extract, model, point, variant in compared.places():
+        look = given[extract.name]
+        space = house.space(
+            recipe=look.values["recipes"][point],
+            content=look.outputs[point],
+            how=POOL[extract.ref.card.role],
+        )
+        latents.append(Latent(model=model, point=point, variant=variant, space=space))
+    return Spaces(
+        vlm=tuple(latents[:-1]), decoder=latents[-1], labels=tuple(house.manifest.labels), seed=seed
+    )
+
+
+def read_measurements(latents: store.Store, looks: Sequence[Look]) -> list[dict[str, Any]]:
+    """Return the measurements of several finished rows, in order."""
+    found: list[dict[str, Any]] = []
+    for look in looks:
+        found += json.loads(latents.get_blob(look.outputs["measurements"]))
+    return found
+
+
+def to_json(value: Any) -> bytes:
+    """Return JSON bytes that are equal for equal values."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, indent=1).encode()

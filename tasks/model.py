@@ -1,0 +1,150 @@
+"""The model stage: which weights a reference means here and now; for a tiny card, training them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import store
+from foresight import models
+from foresight.data.digests import DigestCache, Seen, stamp
+from foresight.models import ModelRef
+from foresight.models.checkpoint import MissingCheckpoint, find_checkpoint
+from foresight.models.fingerprint import file_sha256, fingerprint, random_fingerprint, snapshot_sha256
+from tasks.house import House, Progress
+from tasks.stages import Look, look_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Find or make the weights of one model. Its `values["fingerprint"]` is what later stages depend on."""
+
+    ref: ModelRef
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"model {self.ref.short}"
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        if self.ref.kind == "seed":
+            return look_up(house, self.name, zoo_recipe(self.ref))
+        try:
+            known = self._fingerprint(house)
+        except MissingCheckpoint as error:
+            if self.ref.kind == "path":
+                raise
+            return Look(name=self.name, state="missing", why=str(error), bytes=None)
+        return Look(
+            name=self.name,
+            state="ready",
+            why={"path": "found in its folder", "hub": "found in the hub cache"}.get(
+                self.ref.kind, "drawn when it is loaded"
+            ),
+            key=known["weights"],
+            values={"fingerprint": known},
+        )
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        if self.ref.kind == "seed":
+            _train(self.ref, house, progress)
+        else:
+            find_checkpoint(self.ref.base or self.ref, download=True)
+
+    def _fingerprint(self, house: House) -> dict[str, str]:
+        ref = self.ref
+        if ref.kind == "random":
+            config = dict(ref.card.config)
+            if ref.base:
+                folder = find_checkpoint(ref.base, download=False)
+                config = json.loads((folder / "config.json").read_text())
+            return random_fingerprint(config, int(ref.value))
+        folder = find_checkpoint(ref, download=False)
+        if ref.kind == "hub":
+            return fingerprint(folder, sha256=snapshot_sha256)
+        return _cached_fingerprint(folder, house.cache)
+
+
+def zoo_recipe(ref: ModelRef) -> store.Recipe:
+    """Return the recipe of a tiny model's training."""
+    from foresight.models import zoo
+
+    settings = zoo.recipe(ref.card, int(ref.value))
+    return store.Recipe(operation="zoo", version=zoo.VERSION, settings=settings, inputs={})
+
+
+def checkpoint_folder(ref: ModelRef, look: Look, house: House) -> Path | None:
+    """Return a folder with the model's files; None when random weights need none.
+
+    A tiny model's files are written out of the store once, under the id of their content.
+    """
+    if ref.kind == "random":
+        return find_checkpoint(ref.base, download=True) if ref.base else None
+    if ref.kind != "seed":
+        return find_checkpoint(ref, download=True)
+    tree = look.outputs["checkpoint"]
+    folder = house.cache / "models" / tree
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # another process was faster; trees are written whole
+            house.store.export_tree(tree, folder)
+    return folder
+
+
+def load(ref: ModelRef, look: Look, house: House, *, dtype: str, attention: str) -> Any:
+    """Load the model into memory."""
+    return models.family(ref.card).load(
+        ref, checkpoint_folder(ref, look, house), device=house.device, dtype=dtype, attention=attention
+    )
+
+
+def _train(ref: ModelRef, house: House, progress: Progress) -> None:
+    from foresight.models import zoo
+
+    recipe = zoo_recipe(ref)
+    scratch = house.cache / "training" / recipe.id
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch.parent) as name:
+        folder = Path(name)
+        scores = zoo.train(ref, folder, scratch=scratch, progress=progress)
+        files = {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+        values = {"fingerprint": fingerprint(folder), "scores": scores}
+    tree = house.store.put_tree(files)
+    house.store.record(recipe, outputs={"checkpoint": tree}, values=values, provenance=provenance())
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def provenance() -> dict[str, Any]:
+    """Return how a result came about: versions of what computes, and the kind of machine."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("torch", "transformers", "diffusers", "numpy", "scikit-learn", "foresight-pipeline")
+    return {
+        "packages": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _cached_fingerprint(folder: Path, cache: Path) -> dict[str, str]:
+    """Fingerprint a local folder, hashing again only files whose size, times or inode changed."""
+    known = DigestCache(cache, root=folder, readers="sha256")
+
+    def sha256(path: Path) -> str:
+        now = stamp(path.stat())
+        seen = known.get(path.name, now)
+        if seen is None:
+            seen = Seen(stamp=now, digest=file_sha256(path), facts=None)
+            known.put(path.name, seen)
+        return seen.digest
+
+    found = fingerprint(folder, sha256=sha256)
+    known.save()
+    return found

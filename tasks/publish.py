@@ -1,0 +1,270 @@
+"""The last stages: pictures of what the decoder makes of its latents, and the report."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import store
+from foresight.nouns import Tokens
+from foresight.reports import Q1Inputs, build_q1_report, render
+from foresight.reports.tables import measurements_csv
+from foresight.studies import alignment
+from foresight.studies.alignment import TRAINED
+from tasks.extract import Extract
+from tasks.house import House, Progress, write_whole
+from tasks.measure import Compared, Decide, Measure, read_measurements, read_spaces, to_json
+from tasks.model import load, provenance
+from tasks.stages import Look, look_up
+
+EXAMPLES = 8
+QUERIES = 6
+THUMBNAIL_PX = 96
+PAIRS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeExamples:
+    """Decode the stored latents of the first samples, to see what the decoder keeps. Output: `pictures`."""
+
+    decoder: Extract
+    name: str = "decode examples"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("data", self.decoder.name, f"model {self.decoder.ref.short}")
+
+    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
+        point = self.decoder.points[0].name
+        about = given[f"model {self.decoder.ref.short}"].values["fingerprint"]
+        return store.Recipe(
+            operation="decode-examples",
+            version=1,
+            settings={
+                "model": {"card": self.decoder.ref.card.name, **about},
+                "samples": house.manifest.digests[:EXAMPLES],
+                "dtype": self.decoder.dtype,
+            },
+            inputs={point: given[self.decoder.name].outputs[point]},
+        )
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        return look_up(house, self.name, self.recipe(house, given))
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        extract, point = self.decoder, self.decoder.points[0].name
+        recipe_id = given[extract.name].values["recipes"][point]
+        samples = house.manifest.samples[:EXAMPLES]
+        model = load(
+            extract.ref,
+            given[f"model {extract.ref.short}"],
+            house,
+            dtype=extract.dtype,
+            attention=extract.attention,
+        )
+        files: dict[str, Any] = {}
+        told = []
+        for i, sample in enumerate(samples):
+            row = house.store.row(recipe_id, sample.digest)
+            tokens = Tokens(
+                values=row.values.astype(np.float32), time_s=row.time_s, row=row.row, col=row.col,
+                kind=row.kind, tile=row.tile, grid=row.grid,
+            )  # fmt: skip
+            decoded = model.decode([tokens])[0]
+            frames = extract.framing.apply(house.source.frames(sample, extract.framing.sampling))
+            middle = len(frames.pixels) // 2
+            given_pixels = frames.pixels / 255.0
+            error = float(np.square(decoded[: len(given_pixels)] - given_pixels).mean())
+            files[f"{i:02d}-input.png"] = _png(frames.pixels[middle])
+            files[f"{i:02d}-output.png"] = _png((decoded[middle] * 255).round().astype(np.uint8))
+            told.append({"key": sample.key, "psnr": -10 * float(np.log10(error)) if error else None})
+            progress(i + 1, len(samples), "decoded")
+        files["examples.json"] = to_json(told)
+        house.store.record(
+            self.recipe(house, given),
+            outputs={"pictures": house.store.put_tree(files)},
+            provenance=provenance(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Q1Report:
+    """Write the Q1 report. Outputs: `page` (HTML), `measurements` (JSON), `table` (CSV)."""
+
+    rows: tuple[Measure, ...]
+    decide: Decide
+    examples: DecodeExamples | None
+    compared: Compared
+    seed: int
+    name: str = "report"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        extra = (self.examples.name,) if self.examples else ()
+        models_ = tuple(dict.fromkeys(f"model {e.ref.short}" for e in self.compared.extractions))
+        extracts = tuple(dict.fromkeys(e.name for e in self.compared.extractions))
+        return ("data", *models_, *extracts, *(r.name for r in self.rows), self.decide.name, *extra)
+
+    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
+        skipped = [[s.key, s.why] for s in house.manifest.skipped]
+        inputs = {"manifest": house.manifest_id, "decision": given[self.decide.name].outputs["decision"]}
+        inputs |= {r.row: given[r.name].outputs["measurements"] for r in self.rows}
+        if self.examples:
+            inputs["pictures"] = given[self.examples.name].outputs["pictures"]
+        return store.Recipe(
+            operation="q1.report",
+            version=1,
+            settings={
+                "skipped": store.digest("skipped", skipped),
+                "models": [
+                    [str(e.ref), given[f"model {e.ref.short}"].key] for e in self.compared.extractions
+                ],
+            },
+            inputs=inputs,
+        )
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        return look_up(house, self.name, self.recipe(house, given))
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        inputs = self._inputs(house, given)
+        report = build_q1_report(inputs)
+        figures = {
+            f"{section.id}-{figure.name}.png".lower(): figure.png
+            for section in report.sections
+            for figure in section.figures
+            if figure.name
+        }
+        outputs = {
+            "figures": house.store.put_tree(figures),
+            "page": house.store.put_blob(render(report).encode(), "text/html"),
+            "measurements": house.store.put_blob(to_json(list(inputs.measurements)), "application/json"),
+            "table": house.store.put_blob(measurements_csv(inputs.measurements).encode(), "text/csv"),
+        }
+        house.store.record(
+            self.recipe(house, given),
+            outputs=outputs,
+            values={"verdict": str(inputs.decision["overall"]), "skipped": len(house.manifest.skipped)},
+            provenance=provenance(),
+        )
+
+    def _inputs(self, house: House, given: Mapping[str, Look]) -> Q1Inputs:
+        manifest = house.manifest
+        decided = json.loads(house.store.get_blob(given[self.decide.name].outputs["decision"]))
+        measured = read_measurements(house.store, [given[r.name] for r in self.rows])
+        spaces = read_spaces(house, given, self.compared, self.seed)
+        best_point = decided["decision"]["best_point"]
+        best = next(s for s in spaces.vlm if s.point == best_point)
+        queries = [i * len(manifest) // QUERIES for i in range(QUERIES)] if len(manifest) > QUERIES else []
+        keys = [s.key for s in manifest]
+        pairs = alignment.distance_pairs(best.space, spaces.decoder.space, most=PAIRS, seed=self.seed)
+        classes = sorted({label for label in manifest.labels if label is not None})
+        projections = {
+            s.point: alignment.projection(s.space)
+            for s in (*spaces.vlm, spaces.decoder)
+            if s.variant == TRAINED
+        }
+        return Q1Inputs(
+            measurements=[*measured, *decided["measurements"]],
+            decision=decided["decision"],
+            data={
+                "source": manifest.source,
+                "n": len(manifest),
+                "classes": classes,
+                "skipped": [{"key": s.key, "why": s.why} for s in manifest.skipped],
+                "ignored": sum(getattr(house.source, "ignored", {}).values()),
+            },
+            models=[self._about(e, given) for e in self.compared.extractions],
+            keys=keys,
+            labels=list(manifest.labels),
+            projections=projections,
+            thumbnails={s.key: house.source.thumbnail(s, THUMBNAIL_PX) for s in manifest.samples[:2000]},
+            distances={**pairs, "point": best.point},
+            neighbours=[
+                {
+                    "query": keys[i],
+                    "vlm": [keys[j] for j in alignment.nearest(best.space, i, 6)],
+                    "decoder": [keys[j] for j in alignment.nearest(spaces.decoder.space, i, 6)],
+                }
+                for i in queries
+            ],
+            reconstructions=self._reconstructions(house, given),
+            recipes=self._recipes(house, given),
+            versions=_flat(provenance()),
+        )
+
+    def _about(self, extract: Extract, given: Mapping[str, Look]) -> dict[str, Any]:
+        about = given[f"model {extract.ref.short}"]
+        random = extract.ref.kind == "random"
+        return {
+            "role": "control" if random else extract.ref.card.role,
+            "card": extract.ref.short,
+            "fingerprint": about.values["fingerprint"]["weights"],
+            "points": [p.name for p in extract.points],
+            "params": extract.ref.card.parameters,
+            "dtype": extract.dtype,
+            "attention": extract.attention if extract.ref.card.role == "vlm" else "none",
+            "trained scores": ", ".join(
+                f"{k} {v:.2f}"
+                for k, v in about.values.get("scores", {}).items()
+                if not k.endswith("_by_chance")
+            ),
+        }
+
+    def _reconstructions(self, house: House, given: Mapping[str, Look]) -> list[dict[str, Any]]:
+        if not self.examples:
+            return []
+        tree = house.store.get_tree(given[self.examples.name].outputs["pictures"])
+        told = json.loads(house.store.get_blob(tree["examples.json"]))
+        return [
+            {
+                "input": house.store.get_blob(tree[f"{i:02d}-input.png"]),
+                "output": house.store.get_blob(tree[f"{i:02d}-output.png"]),
+                "psnr": entry["psnr"],
+            }
+            for i, entry in enumerate(told)
+        ]
+
+    def _recipes(self, house: House, given: Mapping[str, Look]) -> list[dict[str, Any]]:
+        ids = [i for e in self.compared.extractions for i in given[e.name].values["recipes"].values()]
+        ids += [given[r.name].key for r in self.rows] + [given[self.decide.name].key]
+        return [{"id": i, **house.store.recipe(i).canonical()} for i in dict.fromkeys(ids)]
+
+
+def write_report(house: House, report: Look, out: Path) -> Path:
+    """Copy a finished report out of the store into a folder people can open; return the page's path."""
+    for name, output in (
+        ("report.html", "page"),
+        ("measurements.json", "measurements"),
+        ("measurements.csv", "table"),
+    ):
+        write_whole(out / name, house.store.get_blob(report.outputs[output]))
+    for name, png in read_figures(house, report).items():
+        write_whole(out / "figures" / name, png)
+    return out / "report.html"
+
+
+def read_figures(house: House, report: Look) -> dict[str, bytes]:
+    """Return the PNG files of a finished report's figures, by name."""
+    tree = house.store.get_tree(report.outputs["figures"])
+    return {Path(name).name: house.store.get_blob(blob) for name, blob in tree.items()}
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        flat |= {str(k): str(v) for k, v in item.items()} if isinstance(item, Mapping) else {key: str(item)}
+    return flat
