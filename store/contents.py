@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from store import artifacts, results
-from store.digest import check_id, digest, plain
+from store.digest import canonical, check_id, digest, digest_bytes
 from store.errors import Damaged, Missing, NotWritable, StoreError
 from store.index import RowIndex
 from store.manifests import check_manifest, digests_of
@@ -56,11 +57,11 @@ class Contents:
     def put_manifest(self, value: Mapping[str, Any]) -> str:
         """Keep a manifest; return its id."""
         check_manifest(value)
-        kept = plain(dict(value))
-        identity = digest("manifest", kept)
+        encoded = canonical(dict(value))
+        identity = digest_bytes("manifest", [encoded])
         name = manifest_name(identity)
         if self.place.size(name) is None:
-            self.place.put(name, [sealed({"manifest": kept, "created": now()})])
+            self.place.put(name, [sealed({"manifest": json.loads(encoded), "created": now()})])
         return identity
 
     def manifest(self, manifest_id: str) -> dict[str, Any]:

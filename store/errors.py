@@ -1,7 +1,5 @@
 """The few errors a caller of the store handles differently."""
 
-# ruff: noqa: N818 - named for what is the case, as people will read it
-
 from __future__ import annotations
 
 import errno

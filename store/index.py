@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ class RowIndex:
         self.drops: dict[str, list[tuple[str, int]]] = {}
         """(shard, position) of the rows each drop made missing, by the drop's file name."""
         self._dropped: set[tuple[str, int]] = set()
+        self._highest = 0
+        self._refreshed = float("-inf")
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -42,7 +45,13 @@ class RowIndex:
             names = set(self.place.names(self.folder))
             if names != self._names:
                 self._change(names)
+            self._refreshed = time.monotonic()
         return self
+
+    def refresh_if_older(self, seconds: float) -> None:
+        """Refresh unless that was done within `seconds`: a listing grows with the number of shards."""
+        if time.monotonic() - self._refreshed > seconds:
+            self.refresh()
 
     def _change(self, names: set[str]) -> None:
         new, gone = names - self._names, self._names - names
@@ -56,18 +65,12 @@ class RowIndex:
             except Damaged as error:
                 # the rows it dropped come into sight again, and fail their own checks again
                 self.damaged[name] = str(error)
-        last = self.tables[-1].name if self.tables else ""
-        if gone or drops or (added and added[0].name < last):
-            tables = sorted([*(t for t in self.tables if t.name not in gone), *added], key=lambda t: t.name)
-            where: dict[bytes, tuple[Table, int]] = {}
-            self._take_in(tables, where)
-            self.tables, self._where = tables, where
-        else:
-            self._take_in(added, self._where)
-            self.tables = [*self.tables, *added]
+        self.tables = [table for table in self.tables if table.name not in gone]
+        self._merge(added, again=bool(gone or drops))
         self.damaged = {name: why for name, why in self.damaged.items() if name in names}
         self.drops = {name: rows for name, rows in self.drops.items() if name in names}
         self._names = names
+        self._highest = max((int(name[:8]) for name in names), default=0)
 
     def find(self, sample: str) -> tuple[Table, int] | None:
         """Return the table and position of a sample's row, None when it is missing."""
@@ -108,11 +111,16 @@ class RowIndex:
 
     def next_seq(self) -> int:
         """Return one more than the highest sequence number in sight."""
-        return 1 + max((int(name[:8]) for name in self._names), default=0)
+        return self._highest + 1
 
     def add(self, table: Table) -> None:
-        """Make a shard visible: put its row table."""
+        """Make a shard visible: put its row table, and take it in."""
         self.place.put(f"{self.folder}/{table.name}", [encode_table(table)])
+        with self._lock:
+            if table.name not in self._names:
+                self._merge([table], again=False)
+                self._names.add(table.name)
+                self._highest = max(self._highest, table.seq)
 
     def drop(self, rows: Sequence[tuple[str, int]], why: str) -> None:
         """Make (shard, position) rows missing, for good; a new row of the same sample is another shard's."""
@@ -165,6 +173,17 @@ class RowIndex:
             except (Damaged, ValueError) as error:
                 self.damaged[name] = str(error)
         return tables
+
+    def _merge(self, added: Sequence[Table], *, again: bool) -> None:
+        """Add tables in their order; `again` looks at all rows anew."""
+        if again or (added and self.tables and added[0].name < self.tables[-1].name):
+            tables = sorted([*self.tables, *added], key=lambda table: table.name)
+            where: dict[bytes, tuple[Table, int]] = {}
+            self._take_in(tables, where)
+            self.tables, self._where = tables, where
+        else:
+            self._take_in(added, self._where)
+            self.tables += added
 
     def _take_in(self, tables: Sequence[Table], where: dict[bytes, tuple[Table, int]]) -> None:
         for table in tables:

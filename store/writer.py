@@ -20,6 +20,8 @@ from store.shards import Put, encode_shard, prepared, shard_folder
 
 _MAX_SHARD_BYTES = 1 << 28
 _SEALERS = 2
+_GLANCE_S = 1.0
+"""How often a writer looks what others sealed meanwhile; a row sealed twice is harmless."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,7 @@ class Writer:
             self._pending.pop(0).result()
 
     def _seal(self, rows: dict[bytes, Put]) -> None:
-        self._index.refresh()
+        self._index.refresh_if_older(_GLANCE_S)
         left = []
         with self._lock:
             for address, put in rows.items():
@@ -169,7 +171,6 @@ class Writer:
             table, files = encode_shard(self.recipe, left, seq=seq, provenance=self._provenance)
             self._place.put_folder(shard_folder(table.recipe, table.shard), files)
             self._index.add(table)
-            self._index.refresh()
         with self._lock:
             self.rows_written += len(left)
         for address, put in rows.items():
