@@ -11,10 +11,11 @@ import numpy as np
 from foresight.data import decord_reader, pyav_reader
 from foresight.data.clip_errors import ClipError
 from foresight.data.pyav_reader import Header
+from foresight.data.pyav_reader import header as read_header
 from foresight.data.sampling import Sampling
 from foresight.nouns import Frames
 
-__all__ = ["ClipError", "ClipFacts", "Header", "probe_clip", "read_clip", "readers"]
+__all__ = ["ClipError", "ClipFacts", "Header", "probe_clip", "read_clip", "read_header", "readers"]
 
 SAME_IN_BOTH = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"})
 """Pixel formats whose RGB is bit for bit equal in both readers, at even heights (a test compares them).
@@ -44,13 +45,13 @@ def read_clip(path: str, sampling: Sampling, *, header: Header | None = None) ->
     that did it and, when that was the second, why not the first. Raises ClipError with the reason of each
     reader.
     """
-    frames, _ = _first_that_can(path, sampling, header or pyav_reader.header(path))
+    frames, _ = _first_that_can(path, sampling, header or read_header(path))
     return frames
 
 
 def probe_clip(path: str) -> ClipFacts:
     """Return a clip's facts; its middle frame is decoded. Raises ClipError."""
-    header = pyav_reader.header(path)
+    header = read_header(path)
     frames, starts_s = _first_that_can(path, Sampling(frames=1), header)
     step_s = float(np.median(np.diff(starts_s))) if len(starts_s) > 1 else 0.0
     return ClipFacts(

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from foresight.data.coco_instances import Image, Instances, Object, read_instances
 from foresight.data.errors import NoUsableData
-from foresight.data.files import Files, ReadClip
+from foresight.data.files import Files
 from foresight.data.listing import Entry
 from foresight.data.sampling import Sampling
 from foresight.data.source import DataSource, Progress
@@ -75,9 +75,9 @@ class Coco:
         _ = self.manifest
         return self._files.facts(sample.digest)
 
-    def frames(self, sample: Sample, sampling: Sampling, read: ReadClip | None = None) -> Frames:
+    def frames(self, sample: Sample, sampling: Sampling) -> Frames:
         _ = self.manifest
-        return self._files.frames(sample, sampling, read)
+        return self._files.frames(sample, sampling)
 
     def thumbnail(self, sample: Sample, size: int = 96) -> bytes:
         return thumbnail_png(self.frames(sample, Sampling(frames=1)), size)

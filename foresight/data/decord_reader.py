@@ -45,8 +45,9 @@ def read(path: str, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, np.ndar
         raise
     except Exception as error:  # decord raises DECORDError, RuntimeError, AssertionError and IndexError
         raise ClipError(_reason(error)) from error
-    # an index array copies: pixels outlive decord's buffer
-    return pixels[back], starts_s, chosen
+    if len(unique) < len(chosen):
+        pixels = pixels[back]
+    return pixels, starts_s, chosen
 
 
 @cache

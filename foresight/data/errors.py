@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Unreadable(ValueError):  # noqa: N818 (a noun of the project)
+class Unreadable(ValueError):
     """One sample's file cannot give frames. `why` is one sentence for people; the run goes on without it."""
 
     def __init__(self, key: str, why: str) -> None:
@@ -15,7 +15,7 @@ class Unreadable(ValueError):  # noqa: N818 (a noun of the project)
         return type(self), (self.key, self.why)
 
 
-class NoUsableData(ValueError):  # noqa: N818
+class NoUsableData(ValueError):
     """A data set holds nothing that can be used; the message names what was found instead."""
 
 

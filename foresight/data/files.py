@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from foresight.data import isolated
 from foresight.data.ahead import ahead_of
-from foresight.data.clips import ClipError, Header, probe_clip, read_clip, readers
+from foresight.data.clips import ClipError, Header, readers
 from foresight.data.containers import cut_short
 from foresight.data.digests import DigestCache, Seen, digest_of, stamp
 from foresight.data.errors import Unreadable
@@ -19,8 +20,6 @@ from foresight.data.sampling import Sampling
 from foresight.data.source import Progress
 from foresight.data.stills import READER, StillError, read_still
 from foresight.nouns import Frames, Sample, Skip
-
-ReadClip = Callable[[str, Sampling, Header | None], Frames]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,7 @@ class Files:
         self._workers = workers or os.cpu_count() or 1
         self._decode = decode
         self._kept: dict[str, _Kept] = {}
+        self._headers: dict[str, Header] = {}
         self._cache = DigestCache(cache_dir, root=root, readers=f"{READER}, {readers()}")
 
     def look_at(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Seen | Skip]]:
@@ -113,9 +113,8 @@ class Files:
         `pictures`. Empty when it was not tried."""
         return {k: v for k, v in (self._kept[digest].seen.facts or {}).items() if k != "header"}
 
-    def frames(self, sample: Sample, sampling: Sampling, read: ReadClip | None = None) -> Frames:
-        """Return the frames of the file behind the sample's digest; `read` reads clips, by default right
-        here.
+    def frames(self, sample: Sample, sampling: Sampling) -> Frames:
+        """Return the frames of the file behind the sample's digest; clips are decoded in another process.
 
         Raises Unreadable, also when the file has other bytes by now.
         """
@@ -125,7 +124,8 @@ class Files:
         path = Path(kept.entry.path)
         try:
             if kept.entry.media == "clip":
-                frames = (read or _read_here)(kept.entry.path, sampling, _header(kept.seen.facts))
+                known = self._headers.get(sample.digest) or _header(kept.seen.facts)
+                frames, self._headers[sample.digest] = isolated.read(kept.entry.path, sampling, known)
             else:
                 with path.open("rb") as file:
                     frames = read_still(file)[0]
@@ -181,7 +181,7 @@ def _try(entry: Entry) -> dict[str, Any]:
             with Path(entry.path).open("rb") as file:
                 frames, pictures = read_still(file)
             return {"size": list(frames.size), "pictures": pictures}
-        clip = probe_clip(entry.path)
+        clip = isolated.probe(entry.path)
     except (StillError, ClipError) as error:
         return {"why": str(error)}
     return {
@@ -191,10 +191,6 @@ def _try(entry: Entry) -> dict[str, Any]:
         "decoder": clip.decoder,
         "header": [clip.header.height, clip.header.pixel_format],
     }
-
-
-def _read_here(path: str, sampling: Sampling, header: Header | None) -> Frames:
-    return read_clip(path, sampling, header=header)
 
 
 def _header(facts: dict[str, Any] | None) -> Header | None:

@@ -1,0 +1,173 @@
+"""Read clips in other processes: one that crashes or hangs its decoder costs itself and nothing else."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import math
+import mmap
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from foresight.data.clips import ClipError, ClipFacts, Header
+from foresight.data.decode_worker import probe_request, read_request
+from foresight.data.sampling import Sampling
+from foresight.nouns import Frames
+
+WAIT_S = 120.0
+"""How long one clip may take before its process is given up."""
+
+
+def read(
+    path: str, sampling: Sampling, header: Header | None = None, *, wait_s: float = WAIT_S
+) -> tuple[Frames, Header]:
+    """Return what `read_clip` returns, decoded in another process, and the clip's header for the next time.
+
+    May be called from any number of threads; each call has a process to itself, and idle ones are kept for
+    the next call. A process that dies is blamed on its clip: ClipError, as for any clip that cannot be read.
+    """
+    value, pixels = _ask(read_request(str(Path(path).absolute()), sampling, header), wait_s)
+    assert pixels is not None
+    times_s = np.array(value["times_s"], np.float64)
+    return Frames(pixels=pixels, times_s=times_s, decoder=value["decoder"]), Header(**value["header"])
+
+
+def probe(path: str, *, wait_s: float = WAIT_S) -> ClipFacts:
+    """Return what `probe_clip` returns, found in another process. Raises ClipError."""
+    facts = _ask(probe_request(str(Path(path).absolute())), wait_s)[0]["facts"]
+    return ClipFacts(**(facts | {"size": tuple(facts["size"]), "header": Header(**facts["header"])}))
+
+
+def stop_idle() -> None:
+    """End the processes that wait for work; the next call starts new ones."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            _idle.get_nowait().stop()
+
+
+def _ask(request: bytes, wait_s: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    worker = _idle_one() or _Worker()
+    try:
+        value, pixels = worker.ask(request, wait_s)
+    except BaseException:
+        # died, or interrupted in the middle of an answer whose rest must not become the next one's
+        worker.stop()
+        raise
+    _idle.put(worker)
+    if "refused" in value:
+        raise ClipError(value["refused"])
+    if "bug" in value:
+        raise RuntimeError(f"reading a clip failed in a way that is not the clip's: {value['bug']}")
+    return value, pixels
+
+
+def _idle_one() -> _Worker | None:
+    """Return a process that waits for work, if there is one; one that died while waiting is no clip's fault."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            worker = _idle.get_nowait()
+            if worker.alive():
+                return worker
+            worker.stop()
+    return None
+
+
+class _Worker:
+    """One decoding process, and the memory it leaves pixels in."""
+
+    def __init__(self) -> None:
+        # found where this process found it, wherever it runs
+        paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+        self._memory = _anonymous_memory()
+        self._room: mmap.mmap | None = None
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "foresight.data.decode_worker", str(self._memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(self._memory,),
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    def ask(self, request: bytes, wait_s: float) -> tuple[dict[str, Any], np.ndarray | None]:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(request)
+            process.stdin.flush()
+            if not _readable(process.stdout, wait_s):
+                raise ClipError(f"the decoder did not answer within {wait_s:g} s")
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line.endswith(b"\n"):
+            raise ClipError(f"the decoder crashed: {_how(process.wait())}")
+        value = json.loads(line)
+        return value, self._pixels(value["shape"]) if "shape" in value else None
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _pixels(self, shape: list[int]) -> np.ndarray:
+        size = math.prod(shape)
+        if self._room is None or len(self._room) < size:
+            self._room = mmap.mmap(self._memory, size)
+        return np.ndarray(shape, np.uint8, buffer=self._room).copy()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
+        os.close(self._memory)
+
+
+def _anonymous_memory() -> int:
+    """Return the descriptor of memory without a name, which is gone when both processes are."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("frames")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _readable(stream: IO[bytes], wait_s: float) -> bool:
+    """Wait until something can be read, or the other end is closed; False when it took too long."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        return bool(selector.select(wait_s))
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with status {code}"
+    try:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"its process was ended by signal {-code}"
+
+
+_idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+
+
+def _forget_idle() -> None:
+    """In a forked child: the processes belong to the parent, whose pipes may not be shared."""
+    global _idle
+    _idle = queue.LifoQueue()
+
+
+atexit.register(stop_idle)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_idle)
