@@ -11,7 +11,14 @@ from jaxtyping import Float
 
 from foresight.metrics.estimate import Estimate
 from foresight.metrics.space import FEWEST, Space, as_pair
-from foresight.metrics.statistics import calibrated, gathered, half_sample_error, interval, permutation_p
+from foresight.metrics.statistics import (
+    calibrated,
+    cluster_bootstrap,
+    gathered,
+    half_sample_error,
+    interval,
+    permutation_p,
+)
 
 
 def linear_cka(
@@ -74,6 +81,68 @@ def rbf_cka(
         resamples=resamples,
         seed=seed,
         detail={"kernel": "rbf", "bandwidth": bandwidth},
+    )
+
+
+def cka_minibatch(
+    x: Any,
+    y: Any,
+    *,
+    batch: int = 256,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    debiased: bool = True,
+    permutations: int = 999,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Return linear CKA as the ratio of HSICs *summed over batches*, of `x` and `y` [sample feature].
+
+    Groups are averaged first and dealt at random, by `seed`, into batches of about `batch`, so no batch holds
+    two samples of a group. Debiased, the sums are unbiased whatever the batch size, unlike the mean of the
+    batches' ratios. p shuffles pairs inside batches; the interval draws batches and needs 8 of them.
+
+    Nguyen, Raghu & Kornblith (2020), arXiv:2010.15327, eq. 2.
+    """
+    if batch < FEWEST:
+        raise ValueError(f"a batch holds at least {FEWEST} groups, but got {batch}")
+    a, b = as_pair(x, y, groups)
+    n, (ma, mb) = len(a), (a.observed, b.observed)
+    g = len(ma)
+    why = f"CKA needs at least {FEWEST} groups, but got {g}" if g < FEWEST else ""
+    if why or ma.constant or mb.constant:
+        return Estimate.undefined(
+            why or "a space is constant: all its rows are one point", n=n, n_effective=g
+        )
+    dealt = np.array_split(np.random.default_rng([seed, 14]).permutation(g), max(1, round(g / batch)))
+    centre = u_centred if debiased else doubly_centred
+    sums, null = [], np.zeros(permutations)
+    for at, members in enumerate(dealt):
+        ca, cb = (centre(s.rows(members).gram) for s in (ma, mb))
+        sums.append([float(np.vdot(u, v)) for u, v in ((ca, cb), (ca, ca), (cb, cb))])
+        null += gathered(ca, cb, permutations=permutations, seed=seed + at)[:, 0]
+
+    def ratio(totals: np.ndarray) -> np.ndarray:
+        return totals[:, 0] / np.sqrt(totals[:, 1] * totals[:, 2])
+
+    totals = np.array(sums)
+    if (totals.sum(axis=0)[1:] <= 0).any():
+        why = "a centred kernel is zero: every sample is equally similar to every other"
+        return Estimate.undefined(why, n=n, n_effective=g)
+    value = float(ratio(totals.sum(axis=0, keepdims=True))[0])
+    null /= math.sqrt(float(np.prod(totals.sum(axis=0)[1:])))
+    null_mean = float(null.mean()) if len(null) else math.nan
+    low, high = cluster_bootstrap(totals, ratio, resamples=resamples, seed=seed)
+    return Estimate(
+        value=value,
+        low=low,
+        high=high,
+        null=null_mean,
+        p=permutation_p(value, null),
+        n=n,
+        n_effective=g,
+        controls={"calibrated": calibrated(value, null_mean)},
+        detail={"kernel": "linear", "estimator": "debiased" if debiased else "biased", "batches": len(dealt)},
+        why="" if math.isfinite(low) else f"no interval: {len(dealt)} batches are too few, 8 are needed",
     )
 
 
