@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foresight.metrics.blockwise import cka_blockwise, knn_blockwise, rsa_blockwise
     from foresight.metrics.categories import cluster_purity, intra_class_variance, knn_accuracy, silhouette
-    from foresight.metrics.cka import linear_cka, rbf_cka
+    from foresight.metrics.cka import cka_minibatch, linear_cka, rbf_cka
     from foresight.metrics.composite import composite_score
     from foresight.metrics.curves import correlation_dimension, isomap_residual, lle_residual
     from foresight.metrics.dimension import mle_dimension, pca_dimension, two_nn
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 _HOME = {
     "Estimate": "estimate",
     "Space": "space",
+    "cka_blockwise": "blockwise",
+    "cka_minibatch": "cka",
     "cluster_purity": "categories",
     "composite_score": "composite",
     "correlation_dimension": "curves",
     "intra_class_variance": "categories",
     "isomap_residual": "curves",
     "knn_accuracy": "categories",
+    "knn_blockwise": "blockwise",
     "knn_overlap": "neighbours",
     "linear_cka": "cka",
     "lle_residual": "curves",
@@ -43,6 +47,7 @@ _HOME = {
     "radial_power_spectrum": "spatial",
     "rbf_cka": "cka",
     "ridge_probe": "probes",
+    "rsa_blockwise": "blockwise",
     "rsa_spearman": "rsa",
     "silhouette": "categories",
     "two_nn": "dimension",
@@ -51,12 +56,15 @@ _HOME = {
 __all__ = [
     "Estimate",
     "Space",
+    "cka_blockwise",
+    "cka_minibatch",
     "cluster_purity",
     "composite_score",
     "correlation_dimension",
     "intra_class_variance",
     "isomap_residual",
     "knn_accuracy",
+    "knn_blockwise",
     "knn_overlap",
     "linear_cka",
     "lle_residual",
@@ -68,6 +76,7 @@ __all__ = [
     "radial_power_spectrum",
     "rbf_cka",
     "ridge_probe",
+    "rsa_blockwise",
     "rsa_spearman",
     "silhouette",
     "two_nn",
