@@ -121,7 +121,8 @@ class Coco:
             first = f", such as {skipped[0].key!r}: {skipped[0].why}" if skipped else ""
             raise NoUsableData(
                 f"COCO {self._split} is images with their annotations, but {str(self._files.root)!r} has no "
-                f"usable image among {len(instances.images)} listed; {len(skipped)} skipped{first}"
+                f"usable image among {len(instances.images)} listed; {len(skipped)} skipped{first}",
+                skipped=skipped,
             )
         return Manifest(source=KIND, samples=tuple(samples), skipped=tuple(skipped))
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from foresight.nouns import Skip
+
 
 class Unreadable(ValueError):
     """One sample's file cannot give frames. `why` is one sentence for people; the run goes on without it."""
@@ -17,6 +21,10 @@ class Unreadable(ValueError):
 
 class NoUsableData(ValueError):
     """A data set holds nothing that can be used; the message names what was found instead."""
+
+    def __init__(self, message: str, *, skipped: Sequence[Skip] = ()) -> None:
+        super().__init__(message)
+        self.skipped = tuple(skipped)
 
 
 def one_sentence(text: object, *, limit: int = 200) -> str:

@@ -74,7 +74,7 @@ class Folder:
         skipped = sorted([*listing.skipped, *unusable], key=lambda skip: skip.key)
         samples = [_sample(entry, seen.digest, seen.facts or {}) for entry, seen in taken]
         if not samples:
-            raise NoUsableData(_nothing(self._files.root, listing, skipped))
+            raise NoUsableData(_nothing(self._files.root, listing, skipped), skipped=skipped)
         chosen = balanced_subset(samples, self._samples, seed=self._seed)
         return Manifest(source=KIND, samples=tuple(chosen), skipped=tuple(skipped))
 

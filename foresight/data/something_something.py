@@ -117,7 +117,7 @@ class SomethingSomething:
             self.ignored["clips in none of the label files that are here"] = len(unlisted)
         samples = self._take(candidates, skipped)
         if not samples:
-            raise NoUsableData(_nothing(self._files.root, self._split, len(clips), skipped))
+            raise NoUsableData(_nothing(self._files.root, self._split, len(clips), skipped), skipped=skipped)
         return Manifest(source=KIND, samples=tuple(samples), skipped=tuple(skipped))
 
     def _labelled(self, labels: Any, skipped: list[Skip]) -> tuple[list[Labelled], set[str]]:

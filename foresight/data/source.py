@@ -25,12 +25,19 @@ class DataSource(Protocol):
     """
 
     scan_progress: Progress | None
+    ignored: dict[str, int]
+    """After the scan: files that are neither samples nor skips, counted by kind."""
 
     @property
     def manifest(self) -> Manifest: ...
 
     def frames(self, sample: Sample, sampling: Sampling) -> Frames:
         """Return the decoded frames; raises `Unreadable` with the reason in one sentence."""
+        ...
+
+    def facts(self, sample: Sample) -> dict[str, Any]:
+        """Return what the scan saw of a sample: `size` (height, width) px; of a clip also `frames` and
+        `duration_s`. Not part of any identity; may be empty for kinds that scan without decoding."""
         ...
 
     def thumbnail(self, sample: Sample, size: int = 96) -> bytes:
@@ -47,6 +54,12 @@ def kinds() -> dict[str, ModuleType]:
         if hasattr(module, "KIND"):
             found[module.KIND] = module
     return dict(sorted(found.items()))
+
+
+def options_of(kind: str) -> list[str]:
+    """Return the names of the options that `open` takes for a kind, beyond those that it always takes."""
+    always = {"location", "samples", "seed", "cache_dir"}
+    return sorted(set(inspect.signature(kinds()[kind].open).parameters) - always)
 
 
 def open(
@@ -71,10 +84,10 @@ def open(
         raise ValueError(f"samples is a whole number from 1 on, or None for all, but got {samples!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"a seed is a whole number from 0 to 2^63 - 1, but got {seed!r}")
+    accepted = options_of(kind)
+    if unknown := sorted(set(options) - set(accepted)):
+        raise ValueError(f"{kind!r} data takes the options {accepted}, but got {unknown}")
     entry = known[kind].open
-    accepted = set(inspect.signature(entry).parameters) - {"location", "samples", "seed", "cache_dir"}
-    if unknown := sorted(set(options) - accepted):
-        raise ValueError(f"{kind!r} data takes the options {sorted(accepted)}, but got {unknown}")
     cache = None if cache_dir is None else Path(cache_dir)
     source: DataSource = entry(location, samples=samples, seed=seed, cache_dir=cache, **options)
     return source

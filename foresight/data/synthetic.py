@@ -51,6 +51,7 @@ class Synthetic:
 
     def __init__(self, world: World, *, samples: int, seed: int, size: tuple[int, int]) -> None:
         self.scan_progress: Progress | None = None
+        self.ignored: dict[str, int] = {}
         self._world = world
         self._samples = samples
         self._seed = seed
@@ -70,6 +71,15 @@ class Synthetic:
             return Frames(pixels=rendered.pixels, times_s=rendered.times_s, decoder=RENDERER)
         chosen = sampling.indices(rendered.times_s)
         return Frames(pixels=rendered.pixels[chosen], times_s=rendered.times_s[chosen], decoder=RENDERER)
+
+    def facts(self, sample: Sample) -> dict[str, Any]:
+        """Return `size`; of a clip also `frames` and `duration_s`."""
+        rendered = self._render(sample)
+        facts: dict[str, Any] = {"size": list(self._size)}
+        if self._world.media == "clip":
+            step_s = float(rendered.times_s[1] - rendered.times_s[0])
+            facts |= {"frames": len(rendered.times_s), "duration_s": len(rendered.times_s) * step_s}
+        return facts
 
     def thumbnail(self, sample: Sample, size: int = 96) -> bytes:
         return thumbnail_png(self.frames(sample, Sampling(frames=1)), size)
