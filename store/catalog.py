@@ -96,6 +96,8 @@ class Store:
             self.place, index, recipe, rows_per_shard=rows_per_shard, provenance=provenance or {}
         ) as writer:
             yield writer
+        # again: a sweep may have taken a recipe that had no rows yet
+        results.put_recipe(self.place, recipe)
 
     def row(self, recipe_id: str, sample: str) -> Row:
         """Return one row, checked on its first read. Missing or Damaged when it cannot be had."""
@@ -321,6 +323,8 @@ class Store:
         found = []
         for recipe_id in self.place.names("rows"):
             index = self._contents.index(recipe_id)
+            if not index.tables:
+                continue
             model, point = "", ""
             try:
                 recipe = self.recipe(recipe_id)

@@ -14,7 +14,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import S3Store
 
-from store.errors import Missing, NotWritable, StoreError
+from store.errors import Missing, NotAStore, NotWritable, StoreError
 from store.places import STAGING, Entry, Parts
 
 _RETRY: Any = {
@@ -134,7 +134,9 @@ class ObjectPlace:
             yield
         except (exceptions.NotFoundError, FileNotFoundError) as error:
             if verb == "writing":
-                raise NotWritable(f"{verb} {name} in {self.url}: no such bucket; create it first") from error
+                raise NotAStore(
+                    f"{self.url}: there is no such bucket; create it, or check its name"
+                ) from error
             raise Missing(f"{self.url} has no {name}; it was swept or never written") from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError) as error:
             raise NotWritable(
@@ -142,6 +144,10 @@ class ObjectPlace:
                 "AWS_SECRET_ACCESS_KEY and what they may do"
             ) from error
         except (exceptions.BaseError, OSError) as error:
+            if "NoSuchBucket" in str(error):
+                raise NotAStore(
+                    f"{self.url}: there is no such bucket; create it, or check its name"
+                ) from error
             raise StoreError(
                 f"{verb} {name} in {self.url} failed after retries: {_first_line(error)}; "
                 "nothing half-written is visible, run again"

@@ -133,7 +133,8 @@ def _garbage(contents: Contents, live: _Live) -> Iterator[tuple[list[str], str]]
         yield [f"{STAGING}/{name}"], "left by a writer that was killed"
     for recipe_id in place.names("rows"):
         yield from _rows_garbage(contents, recipe_id, live)
-    for recipe_id in place.names("shards"):
+    unseen = set(place.names("shards")) - set(place.names("rows"))
+    for recipe_id in set(place.names("shards")) & (live.recipes | unseen):
         visible = {name[9:].removesuffix(".rows") for name in place.names(f"rows/{recipe_id}")}
         for shard in set(place.names(f"shards/{recipe_id}")) - visible:
             yield [shard_folder(recipe_id, shard)], "a shard that never became visible"
@@ -161,6 +162,11 @@ def _garbage(contents: Contents, live: _Live) -> Iterator[tuple[list[str], str]]
 
 def _rows_garbage(contents: Contents, recipe_id: str, live: _Live) -> Iterator[tuple[list[str], str]]:
     index = contents.index(recipe_id)
+    if recipe_id not in live.recipes:
+        # as one: while one of its shards is young, all of them stay, and the recipe with them
+        names = [index.folder, f"packs/{recipe_id}", f"shards/{recipe_id}", f"recipes/{recipe_id}.json"]
+        yield [n for n in names if contents.place.entry(n) is not None], "no result and no pin needs its rows"
+        return
     in_use = {table.shard for table, _ in index.live()}
     for table in index.tables:
         if table.shard not in live.shards:

@@ -95,7 +95,9 @@ class Reader:
         ahead: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=self.prefetch)
         stop = threading.Event()
         epoch, first = self.epoch, self.step
-        thread = threading.Thread(target=self._read_ahead, args=(ahead, stop, epoch, first), daemon=True)
+        thread = threading.Thread(
+            target=self._read_ahead, args=(ahead, stop, epoch, first), name="read-ahead", daemon=True
+        )
         thread.start()
         try:
             while (batch := ahead.get()) is not None:

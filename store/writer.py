@@ -150,13 +150,15 @@ class Writer:
         if self._buffer:
             rows, self._buffer, self._bytes = self._buffer, {}, 0
             self._sealing |= {address: put.digest for address, put in rows.items()}
-            self._pending.append(self._thread.submit(self._seal, rows))
+            # numbered here, so that shards stand in the order their rows were put
+            self._last_seq = max(self._index.next_seq(), self._last_seq + 1)
+            self._pending.append(self._thread.submit(self._seal, rows, self._last_seq))
 
     def _wait(self, at_most: int) -> None:
         while len(self._pending) > at_most:
             self._pending.pop(0).result()
 
-    def _seal(self, rows: dict[bytes, Put]) -> None:
+    def _seal(self, rows: dict[bytes, Put], seq: int) -> None:
         self._index.refresh_if_older(_GLANCE_S)
         left = []
         with self._lock:
@@ -166,7 +168,6 @@ class Writer:
                     left.append(put)
                 else:
                     self._note_known(address, known, put.digest)
-            self._last_seq = seq = max(self._index.next_seq(), self._last_seq + 1)
         if left:
             table, files = encode_shard(self.recipe, left, seq=seq, provenance=self._provenance)
             self._place.put_folder(shard_folder(table.recipe, table.shard), files)

@@ -11,11 +11,6 @@ from store.records import sealed
 from tests.store.helpers import fill, manifest, recipe, sample
 
 
-@pytest.fixture
-def catalog(tmp_path):
-    return store.open(tmp_path / "store", create=True)
-
-
 def test_reading_never_makes_a_store(tmp_path):
     with pytest.raises(store.NotAStore, match="no store"):
         store.open(tmp_path / "nothing")
@@ -68,17 +63,17 @@ def test_a_manifest_of_bad_samples_is_refused(catalog, samples, match):
     assert catalog.manifests() == []
 
 
-def test_a_result_is_a_hit_only_while_its_content_is_here(catalog):
-    fill(catalog, range(4))
-    latents = catalog.latents(recipe().id, catalog.put_manifest(manifest(range(4)))).content_id
-    blob = catalog.put_blob(b'{"cka": 0.5}')
-    tree = catalog.put_tree({"a/b.bin": b"weights"})
+def test_a_result_is_a_hit_only_while_its_content_is_here(local):
+    fill(local, range(4))
+    latents = local.latents(recipe().id, local.put_manifest(manifest(range(4)))).content_id
+    blob = local.put_blob(b'{"cka": 0.5}')
+    tree = local.put_tree({"a/b.bin": b"weights"})
     made = store.Recipe(operation="metric.cka", version=1, inputs={"latents": latents})
     outputs = {"latents": latents, "json": blob, "tree": tree}
-    assert catalog.result(made.id) is None
-    catalog.record(made, outputs=outputs, values={"cka": 0.5}, provenance={"host": "a"})
-    catalog.record(made, outputs=outputs, values={"cka": 0.5}, provenance={"host": "b"})
-    hit = store.open(catalog.url).result(made.id)
+    assert local.result(made.id) is None
+    local.record(made, outputs=outputs, values={"cka": 0.5}, provenance={"host": "a"})
+    local.record(made, outputs=outputs, values={"cka": 0.5}, provenance={"host": "b"})
+    hit = store.open(local.url).result(made.id)
     assert (hit.outputs, hit.values, hit.recipe, hit.provenance) == (
         outputs,
         {"cka": 0.5},
@@ -87,14 +82,14 @@ def test_a_result_is_a_hit_only_while_its_content_is_here(catalog):
     )
     for victim in (
         f"blobs/{blob[:2]}/{blob}",
-        next(n for n, _ in catalog.place.walk("shards") if "values/c." in n),
+        next(n for n, _ in local.place.walk("shards") if "values/c." in n),
     ):
-        path = catalog.place.path(victim)
+        path = local.place.path(victim)
         data = path.read_bytes()
         path.write_bytes(data[:-1])
-        assert store.open(catalog.url).result(made.id) is None
+        assert store.open(local.url).result(made.id) is None
         path.write_bytes(data)
-        assert store.open(catalog.url).result(made.id) is not None
+        assert store.open(local.url).result(made.id) is not None
 
 
 def test_the_nearest_recipe_explains_why_a_key_is_missing(catalog):
@@ -120,28 +115,28 @@ def test_a_tree_is_exported_whole_and_never_outside_its_folder(catalog, tmp_path
             catalog.put_tree({name: b""})
 
 
-def test_verify_names_a_damaged_row_and_the_next_run_writes_just_that_one(catalog):
-    fill(catalog, range(10))
-    before = catalog.latents(recipe().id, catalog.put_manifest(manifest(range(10)))).content_id
-    assert catalog.verify().ok
-    victim = sorted(catalog.place.root.glob("shards/*/*/values/c.0.0.0"))[0]
+def test_verify_names_a_damaged_row_and_the_next_run_writes_just_that_one(local):
+    fill(local, range(10))
+    before = local.latents(recipe().id, local.put_manifest(manifest(range(10)))).content_id
+    assert local.verify().ok
+    victim = sorted(local.place.root.glob("shards/*/*/values/c.0.0.0"))[0]
     data = bytearray(victim.read_bytes())
     data[5] ^= 1
     victim.write_bytes(data)
-    report = catalog.verify()
+    report = local.verify()
     ((problem,)) = report.problems
     assert problem.row == 0
-    assert catalog.missing(recipe().id, [sample(i) for i in range(10)]) == [problem.sample]
+    assert local.missing(recipe().id, [sample(i) for i in range(10)]) == [problem.sample]
     assert report.dropped == 1
-    assert fill(catalog, range(10)).rows_written == 1
-    after = catalog.latents(recipe().id, catalog.put_manifest(manifest(range(10)))).content_id
+    assert fill(local, range(10)).rows_written == 1
+    after = local.latents(recipe().id, local.put_manifest(manifest(range(10)))).content_id
     assert after == before
 
 
-def test_du_and_ls_say_what_is_here(catalog):
-    fill(catalog, range(5))
-    catalog.put_manifest(manifest(range(5)))
-    (used,) = catalog.du()
+def test_du_and_ls_say_what_is_here(local):
+    fill(local, range(5))
+    local.put_manifest(manifest(range(5)))
+    (used,) = local.du()
     assert (used.model, used.point, used.recipe, used.rows, used.shards) == (
         "tiny",
         "vit.4",
@@ -149,7 +144,7 @@ def test_du_and_ls_say_what_is_here(catalog):
         5,
         2,
     )
-    on_disk = sum(p.stat().st_size for p in catalog.place.root.glob("shards/**/*") if p.is_file())
+    on_disk = sum(p.stat().st_size for p in local.place.root.glob("shards/**/*") if p.is_file())
     assert used.bytes == on_disk
-    assert catalog.ls()["latents"] == [used]
-    json.dumps(catalog.recipe(recipe().id).canonical())
+    assert local.ls()["latents"] == [used]
+    json.dumps(local.recipe(recipe().id).canonical())

@@ -12,11 +12,6 @@ import store
 from tests.store.helpers import fill, manifest, recipe, row, sample
 
 
-@pytest.fixture
-def catalog(tmp_path):
-    return store.open(tmp_path / "store", create=True)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_every_bit_of_a_row_comes_back(catalog, dtype):
     about = row(0, tokens=4096, features=16, dtype=dtype)

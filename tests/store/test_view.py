@@ -15,11 +15,6 @@ import store
 from tests.store.helpers import fill, manifest, recipe, row, sample
 
 
-@pytest.fixture
-def catalog(tmp_path):
-    return store.open(tmp_path / "store", create=True)
-
-
 def test_a_view_shows_rows_in_manifest_order_with_their_labels(catalog):
     fill(catalog, range(10))
     order = [7, 0, 3, 9, 1]
@@ -104,11 +99,11 @@ def test_two_recipes_that_fit_a_name_are_listed_not_chosen(catalog):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("tokens", [[12, 12, 12], [5, 12, 2]])
-def test_plain_zarr_and_xarray_read_a_shard_without_our_code(catalog, dtype, tokens):
-    with catalog.writer(recipe()) as writer:
+def test_plain_zarr_and_xarray_read_a_shard_without_our_code(local, dtype, tokens):
+    with local.writer(recipe()) as writer:
         for i, n in enumerate(tokens):
             writer.put(**row(i, tokens=n, dtype=dtype))
-    (shard,) = (p for p in catalog.place.root.glob("shards/*/*"))
+    (shard,) = (p for p in local.place.root.glob("shards/*/*"))
     program = (
         "import sys, zarr, xarray\n"
         "g = zarr.open_group(sys.argv[1], mode='r')\n"
@@ -138,3 +133,24 @@ def test_plain_zarr_and_xarray_read_a_shard_without_our_code(catalog, dtype, tok
         np.ravel(data["tile"].values),
         np.concatenate([row(i, tokens=n)["tile"] for i, n in enumerate(tokens)]),
     )
+
+
+def test_points_stack_and_models_join_by_sample(catalog):
+    for point in ("vit.2", "vit.4"):
+        fill(catalog, range(6), of=recipe(point=point))
+    other = recipe(model={"card": "vae"}, point="latent")
+    fill(catalog, reversed(range(6)), of=other, tokens=4, features=3, grid=(1, 2, 2))
+    m = catalog.put_manifest(manifest([4, 1, 3]))
+    stacked = catalog.stacked(model="tiny", points=["vit.4", "vit.2"], manifest=m)
+    assert stacked.dims == ("point", "sample", "token", "feature")
+    assert stacked.point.values.tolist() == ["vit.4", "vit.2"]
+    np.testing.assert_array_equal(stacked.sel(point="vit.2")[1].values, row(1)["values"])
+    assert catalog.stacked(model="tiny", points=["vit.2"], manifest=m, how="mean").shape == (1, 3, 8)
+    joined = catalog.joined(sides={"vlm": recipe(point="vit.4").id, "vae": other.id}, manifest=m)
+    assert joined["vae"].dims == ("sample", "vae_token", "vae_feature")
+    expected = row(3, tokens=4, features=3)["values"]
+    np.testing.assert_array_equal(joined["vae"].sel(sample=sample(3)).values, expected)
+    assert joined["vlm"].shape == (3, 12, 8)
+    fill(catalog, range(6), of=recipe(point="vit.6"), tokens=4, grid=(1, 2, 2))
+    with pytest.raises(ValueError, match="need one shape"):
+        catalog.stacked(model="tiny", points=["vit.4", "vit.6"], manifest=m)
