@@ -43,7 +43,8 @@ def read_clip(path: str, sampling: Sampling, *, header: Header | None = None) ->
 
     `header`, when known from a probe, saves opening the container twice. `Frames.decoder` names the reader
     that did it and, when that was the second, why not the first. Raises ClipError with the reason of each
-    reader.
+    reader. Damage that a codec cannot tell from content, or that its decoder conceals, is not noticed: video
+    streams carry no checksums.
     """
     frames, _ = _first_that_can(path, sampling, header or read_header(path))
     return frames

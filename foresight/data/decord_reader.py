@@ -62,8 +62,7 @@ def _decord() -> ModuleType | None:
 
 def _reason(error: Exception) -> str:
     """Return decord's own words: what follows the source line it failed on, without its stack."""
-    line = one_sentence(error)
+    line = next((line for line in str(error).splitlines() if line.strip()), "")
     if "Error reading" in line:
         return "cannot open it"
-    _, marker, reason = line.rpartition(": ")
-    return reason if marker and reason else line
+    return one_sentence(line.rpartition(": ")[2]).rstrip(".")

@@ -26,6 +26,20 @@ def test_a_sample_of_any_world_is_the_same_in_a_larger_data_set(world):
     assert small.samples == data.open(f"synthetic:{world}", samples=15, seed=4).manifest.samples[:7]
 
 
+PINNED = {
+    "shapes": ["96ad28674aff52cf", "f480f21f6d9e2c21"],
+    "scenes": ["2e6f0baa3548d765", "041cd9af46e535b8"],
+    "moving": ["4cc23291891f4764", "6a00a4bbc7b6f8b2"],
+}
+
+
+@pytest.mark.parametrize("world", PINNED)
+def test_the_first_samples_of_every_world_are_pinned(world):
+    """They are other samples when this fails: raise the renderer's number, and expect every row to be new."""
+    manifest = data.open(f"synthetic:{world}", samples=2, seed=0).manifest
+    assert [digest[:16] for digest in manifest.digests] == PINNED[world]
+
+
 def test_worlds_share_no_draws():
     boxes = [
         data.open(f"synthetic:{world}", samples=1, size=64).manifest.samples[0].annotations["boxes"][0]
