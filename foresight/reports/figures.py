@@ -18,9 +18,11 @@ from foresight.reports.style import (
     MARKERS,
     Picture,
     Theme,
+    distinct,
     ink_on,
     label_points,
     legend,
+    legend_shape,
     literal,
     plain_axes,
     plain_bar,
@@ -63,13 +65,16 @@ def layer_curve(
     ylabel: str,
     title: str = "",
     threshold: float | None = None,
+    xlabel: str = "extraction point, in order of depth",
 ) -> Picture:
     """Return a metric along the extraction points, with interval bands, controls and the plan's threshold."""
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, 5.0, 3.4)
+        named = [literal(line.name, 30) for line in series]
+        rows = legend_shape([*named, *([] if threshold is None else ["threshold 0.0"])])[1]
+        canvas = sheet(theme, 5.0, 3.0 + 0.2 * rows)
         axes = canvas.add_subplot()
-        plain_axes(axes, theme, ylabel=ylabel, title=title, xlabel="extraction point, in order of depth")
+        plain_axes(axes, theme, ylabel=ylabel, title=title, xlabel=xlabel)
         x = np.arange(len(points))
         seen: Counter[str] = Counter()
         for line in series:
@@ -98,7 +103,7 @@ def layer_curve(
                 axes.fill_between(x, low, high, color=colour, alpha=0.16, lw=0)
         if threshold is not None:
             axes.axhline(threshold, color=theme.ink, lw=1, ls=(0, (1, 2)), label=f"threshold {threshold:g}")
-        label_points(axes, list(points))
+        label_points(axes, points)
         legend(axes, theme)
         return canvas
 
@@ -141,7 +146,7 @@ def heat_map(
         if sum(map(len, columns)) > 44 or max(map(len, columns)) > 12:
             for tick in axes.get_xticklabels():
                 tick.set(rotation=25, ha="right")
-        axes.set_yticks(range(len(rows)), [literal(r, 26) for r in rows])
+        axes.set_yticks(range(len(rows)), [literal(r, 26) for r in distinct(rows)])
         for side in axes.spines.values():
             side.set_visible(False)
         bar = canvas.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
@@ -173,9 +178,18 @@ def projections(
                 raise ValueError(
                     f"{point} has {len(xy)} places for {len(codes)} labels; give one label per sample"
                 )
-            share = [*(f" ({100 * s:.0f} %)" for s in panel.get("explained", ())), "", ""]
+            share = [
+                *(f" ({100 * s:.0f} %)" if s is not None else "" for s in panel.get("explained", ())),
+                "",
+                "",
+            ]
             plain_axes(
-                axes, theme, title=point, xlabel=f"PC 1{share[0]}", ylabel=f"PC 2{share[1]}", grid="both"
+                axes,
+                theme,
+                title=literal(point, 34),
+                xlabel=f"PC 1{share[0]}",
+                ylabel=f"PC 2{share[1]}",
+                grid="both",
             )
             axes.tick_params(labelsize=8.5)
             for code, name in enumerate(names):
@@ -186,7 +200,7 @@ def projections(
                     mine[:, 1],
                     s=13,
                     color=colour,
-                    marker=MARKERS[code % 8],
+                    marker="." if name == OTHER else MARKERS[code % 8],
                     alpha=0.75,
                     lw=0,
                     label=literal(name, 24),
@@ -281,7 +295,7 @@ def interval_bars(bars: Sequence[Bar], *, xlabel: str, title: str = "", log: boo
                 axes.plot([bar.low, bar.high], [y, y], color=theme.ink, lw=1.4, solid_capstyle="butt")
         if log:
             axes.set_xscale("log")
-        axes.set_yticks(range(len(labels)), [literal(t, 30) for t in labels])
+        axes.set_yticks(range(len(labels)), [literal(t, 26) for t in distinct(labels)])
         axes.invert_yaxis()
         legend(axes, theme)
         return canvas
@@ -296,7 +310,8 @@ def probe_dots(
     controls = list(dict.fromkeys(name for b in bars for name in b.controls))
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, 5.0, 1.1 + 0.32 * len(bars) + 0.22 * -(-(len(controls) + 2) // 2))
+        rows = legend_shape([*(literal(c, 30) for c in controls), "measured, 95 % interval", ""])[1]
+        canvas = sheet(theme, 5.0, 0.9 + 0.32 * len(bars) + 0.2 * (rows + 1))
         axes = canvas.add_subplot()
         plain_axes(axes, theme, xlabel=xlabel, title=title, grid="x")
         for y, bar in enumerate(bars):
@@ -335,13 +350,13 @@ def probe_dots(
                 s=30,
                 facecolors="none",
                 edgecolors=theme.series[(c + 1) % 8],
-                label=literal(name),
+                label=literal(name, 30),
             )
         if threshold is not None:
             axes.axvline(threshold, color=theme.ink, lw=1, ls=(0, (1, 2)), label=f"threshold {threshold:g}")
-        axes.set_yticks(range(len(bars)), [literal(b.label, 30) for b in bars])
+        axes.set_yticks(range(len(bars)), [literal(t, 26) for t in distinct([b.label for b in bars])])
         axes.set_ylim(len(bars) - 0.5, -0.5)
-        legend(axes, theme, ncols=2)
+        legend(axes, theme)
         return canvas
 
     return Picture(draw)
@@ -351,25 +366,26 @@ def spectrum(shares: Mapping[str, Sequence[float]], *, level: float = 0.95, titl
     """Return the cumulative share of variance against the number of components, one line per point."""
 
     def draw(theme: Theme) -> Canvas:
-        canvas = sheet(theme, 5.0, 3.4)
+        rows = legend_shape([literal(n, 20) for n in distinct(list(shares))] + ["95 %"])[1]
+        canvas = sheet(theme, 5.0, 3.0 + 0.2 * rows)
         axes = canvas.add_subplot()
         plain_axes(
             axes, theme, xlabel="principal components (log scale)", ylabel="share of variance", title=title
         )
-        for i, (name, share) in enumerate(shares.items()):
+        for i, (name, share) in enumerate(zip(distinct(list(shares)), shares.values(), strict=True)):
             total = np.cumsum(np.asarray(share, dtype=float))
             axes.plot(
                 np.arange(1, len(total) + 1),
                 total,
                 color=theme.series[i % 8],
                 lw=1.8,
-                label=literal(name),
+                label=literal(name, 20),
                 ls=("-", "--", "-.")[i // 8 % 3],
             )
         axes.axhline(level, color=theme.ink, lw=1, ls=(0, (1, 2)), label=f"{100 * level:.0f} %")
         axes.set_xscale("log")
         axes.set_ylim(0, 1.02)
-        legend(axes, theme, loc="lower right", bbox_to_anchor=(1, 0.03), ncols=2)
+        legend(axes, theme)
         return canvas
 
     return Picture(draw)

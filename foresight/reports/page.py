@@ -190,7 +190,7 @@ def number_text(value: Any) -> str:
         if size >= 10
         else f"{value:.{2 if size >= 1 else 3}f}"
     )
-    return text.replace("-", "−")
+    return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
 
 
 def place(value: float, low: float = 0.0, high: float = 1.0) -> float:

@@ -66,7 +66,8 @@ for (const host of document.querySelectorAll("[data-projector]")) {
 
   function shape(g, code, x, y, r) {
     g.beginPath();
-    switch (code % 8) {
+    switch (data.names[code] === "other" ? -1 : code % 8) {
+      case -1: g.arc(x, y, r * 0.6, 0, 7); break;
       case 0: g.arc(x, y, r, 0, 7); break;
       case 1: g.rect(x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8); break;
       case 2: g.moveTo(x, y - r * 1.2); g.lineTo(x + r * 1.1, y + r * 0.8); g.lineTo(x - r * 1.1, y + r * 0.8); break;

@@ -83,7 +83,7 @@ def projector(
         low, span = xy.min(axis=0), np.ptp(xy, axis=0)
         unit = (xy - low) / np.where(span > 0, span, 1.0)
         grid = np.rint(unit * STEPS).astype(int)
-        explained = [round(float(s), 4) for s in panel.get("explained", ())]
+        explained = [round(float(s), 4) for s in panel.get("explained", ()) if s is not None]
         places.append(
             {"point": point, "explained": explained, "x": grid[:, 0].tolist(), "y": grid[:, 1].tolist()}
         )

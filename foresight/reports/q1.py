@@ -65,6 +65,19 @@ class Q1Inputs:
             )
 
     @cached_property
+    def shown(self) -> list[Mapping[str, Any]]:
+        """The measurements as the sections name them: without the card where one VLM was measured alone."""
+        vlms = {m.get("model") for m in self.measurements if not self.is_decoder(m)}
+        if len(vlms) > 1 or any((None, point) not in self.decoder_places for _, point in self.decoder_places):
+            return list(self.measurements)
+        return [{**m, "model": None} for m in self.measurements]
+
+    def is_decoder(self, m: Mapping[str, Any]) -> bool:
+        """Return whether `m` was measured in the decoder's own space."""
+        model, point = m.get("model"), m.get("point")
+        return (model, point) in self.decoder_places or (None, point) in self.decoder_places
+
+    @cached_property
     def decoder_places(self) -> set[tuple[str | None, str]]:
         """(card or None, point) of every decoder point; None where no VLM has a point of that name."""
         mine = {
@@ -119,11 +132,13 @@ def headline(decision: Mapping[str, Any]) -> Headline:
     words = [v["verdict"] for v in verdicts]
     counts = ", ".join(f"{words.count(w)} {w}" for w in ("PASS", "FAIL", "CAN'T TELL") if w in words)
     point = f" at {decision['best_point']}" if decision.get("best_point") else ""
-    triggered = sum(c["state"] == "TRIGGERED" for c in decision.get("criteria", ()))
+    states = [c["state"] for c in decision.get("criteria", ())]
+    triggered, untold = states.count("TRIGGERED"), states.count("CAN'T TELL")
     return Headline(
         word=str(decision.get("overall", "CAN'T TELL")),
         sentence=f"Of {len(words)} thresholds{point}: {counts or 'none judged'}. "
-        f"{triggered or 'No'} failure {'criterion is' if triggered == 1 else 'criteria are'} triggered.",
+        f"{triggered or 'No'} failure {'criterion is' if triggered == 1 else 'criteria are'} triggered"
+        + (f", {untold} of {len(states)} cannot be told." if untold else "."),
         score=real(composite.get("value")),
         low=real(composite.get("low")),
         high=real(composite.get("high")),

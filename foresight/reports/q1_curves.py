@@ -16,6 +16,7 @@ from foresight.reports.q1_rows import (
     Row,
     is_decoder,
     lead_like,
+    lead_name,
     lower_is_better,
     names,
     real,
@@ -25,6 +26,7 @@ from foresight.reports.q1_rows import (
 from foresight.reports.tables import (
     file_name,
     interval_cell,
+    interval_text,
     known,
     n_text,
     number_cell,
@@ -42,13 +44,17 @@ MOST_CURVES = 4
 def curves(inputs: Q1Inputs, rows: Sequence[Row]) -> list[Figure]:
     """Return a layer curve per metric with two points or more, the leading metric first."""
     made: list[Figure] = []
-    order = sorted(names(rows), key=lambda n: 0 if lead_like(n, rows[0]["row"]) else 1)
+    if not rows:
+        return made
+    row = str(rows[0]["row"])
+    lead = lead_name(rows, row)
+    order = sorted(names(rows), key=lambda n: 0 if n == lead else 1 if lead_like(n, row) else 2)
     for name in order:
         mine = [m for m in rows if m["name"] == name]
         points = vlm_points(inputs, mine)
         if len(points) < 2 or not any(known(m.get("value")) for m in mine) or len(made) == MOST_CURVES:
             continue
-        limit = threshold_of(inputs, JUDGED.get(rows[0]["row"])) if lead_like(name, rows[0]["row"]) else None
+        limit = threshold_of(inputs, JUDGED.get(row)) if name == lead else None
         lines = _series(inputs, mine, points)
         made.append(
             Figure.of(
@@ -91,13 +97,55 @@ def _series(inputs: Q1Inputs, mine: Sequence[Row], points: Sequence[str]) -> lis
                     figures.Series(name=f"{model} chance" if many else "chance", value=null, role="chance")
                 )
             held = dict.fromkeys(c for m in by_point.values() for c in (m.get("controls") or {}))
-            for control in list(held)[:2]:
+            # chance is a line already, and the debiased reading is the number itself
+            told = [] if many else [c for c in held if c not in ("chance", "debiased", "isotropic noise")]
+            for control in told[:2]:
                 shown = [
                     real((by_point[p].get("controls") or {}).get(control)) if p in by_point else NAN
                     for p in points
                 ]
                 lines.append(figures.Series(name=control, value=shown, role="control"))
     return lines
+
+
+def by_k(rows: Sequence[Row], stem: str, point: str, model: str | None) -> list[Figure]:
+    """Return `stem`@k against k at one point, with chance and the untrained copy; [] for fewer than two k."""
+    held: dict[bool, dict[int, Row]] = {True: {}, False: {}}
+    for m in rows:
+        name, _, k = str(m["name"]).rpartition("@")
+        if name == stem and k.isdigit() and m.get("point") == point and m.get("model") == model:
+            held[words.is_control(m)][int(k)] = m
+    ks = [k for k, m in sorted(held[False].items()) if known(m.get("value"))]
+    if len(ks) < 2:
+        return []
+
+    def column(m: Mapping[int, Row], field: str) -> list[float]:
+        return [real(m[k].get(field)) if k in m else NAN for k in ks]
+
+    kinds: list[tuple[Literal["main", "untrained"], dict[int, Row], str]] = [
+        ("main", held[False], "trained"),
+        ("untrained", held[True], "random weights"),
+    ]
+    lines = [
+        figures.Series(
+            name=name, value=column(m, "value"), low=column(m, "low"), high=column(m, "high"), role=role
+        )
+        for role, m, name in kinds
+        if m
+    ]
+    lines.append(figures.Series(name="chance", value=column(held[False], "null"), role="chance"))
+    return [
+        Figure.of(
+            figures.layer_curve(
+                [str(k) for k in ks], lines, ylabel=f"{stem}@k", xlabel=f"neighbours k, at {point}"
+            ),
+            name=f"{file_name(stem)}-by-k",
+            alt=f"{stem}@k at {point}: "
+            + "; ".join(f"k = {k} {number_text(held[False][k]['value'])}" for k in ks),
+            caption=f"{stem}@k at {point} for k = {', '.join(map(str, ks))}, beside the level that chance "
+            f"reaches at each k, n = {n_text(held[False][ks[0]])}.",
+        )
+    ]
 
 
 def target_maps(rows: Sequence[Row]) -> list[Figure]:
@@ -173,3 +221,45 @@ def peaks(rows: Sequence[Row]) -> Table:
             ]
         )
     return Table(caption="Each metric at its best point", columns=columns, rows=lines)
+
+
+def overview(inputs: Q1Inputs) -> list[Figure]:
+    """Return the judged metrics over the points as one heat map, where two points or more were measured."""
+    columns: list[str] = []
+    cells: dict[tuple[str, str], float] = {}
+    for row in JUDGED:
+        rows = [m for m in words.trained(inputs.shown) if m["row"] == row]
+        if rows:
+            lead = lead_name(rows, row)
+            columns.append(lead)
+            cells |= {(point_name(m), lead): real(m["value"]) for m in rows if m["name"] == lead}
+    points = list(dict.fromkeys(p for p, _ in cells))
+    if len(points) < 2:
+        return []
+    grid = [[cells.get((p, c), NAN) for c in columns] for p in points]
+    picture = figures.heat_map(np.array(grid), points, columns, label="value", low=0.0, high=1.0)
+    alt = "Judged metrics by extraction point: " + "; ".join(
+        f"{p} " + ", ".join(f"{c} {number_text(v)}" for c, v in zip(columns, line, strict=True))
+        for p, line in zip(points, grid, strict=True)
+    )
+    caption = "The four judged metrics at every extraction point; the verdict is made at one of them."
+    return [Figure.of(picture, name="overview", alt=alt, caption=caption)]
+
+
+def point_table(rows: Sequence[Row]) -> Table:
+    """Return points x metrics, each cell a value with its interval."""
+    columns = names(rows)
+    lines = []
+    for point in dict.fromkeys(point_name(m) for m in rows):
+        held = {m["name"]: m for m in rows if point_name(m) == point}
+        cells = [
+            Cell(text=f"{number_text(held[c].get('value'))} {interval_text(held[c])}", kind="number")
+            if c in held and known(held[c].get("value"))
+            else Cell(
+                text=f"n/a ({held[c].get('why')})" if c in held else "n/a (not measured)", kind="undefined"
+            )
+            for c in columns
+        ]
+        lines.append([Cell(text=point), *cells])
+    caption = "Dimensions with 95 % intervals"
+    return Table(caption=caption, columns=["point", *columns], rows=lines, folded=len(lines) > 16)

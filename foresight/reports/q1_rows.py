@@ -28,6 +28,15 @@ JUDGED = {"Q1.4": "q1.r2", "Q1.5": "q1.spearman", "Q1.6": "q1.recall@10", "Q1.7"
 LOWER = ("variance share", "intra-class", "residual", "disparity", "procrustes", "lpips", "mse")
 
 
+NO_BASELINES = ("calibrated", "uniform", "ignoring groups", "biased", "biased null", "debiased", "chance")
+"""Controls that are another reading of the same number, not something it has to beat."""
+
+
+def baselines(m: Row) -> dict[str, float]:
+    """Return the defined controls that the number has to beat."""
+    return {k: v for k, v in (m.get("controls") or {}).items() if known(v) and k not in NO_BASELINES}
+
+
 def lower_is_better(name: str) -> bool:
     return any(part in name.lower() for part in LOWER)
 
@@ -51,10 +60,7 @@ def lead_name(rows: Sequence[Row], row: str) -> str:
 
 
 def is_decoder(inputs: Q1Inputs, m: Row) -> bool:
-    return (m.get("model"), m.get("point")) in inputs.decoder_places or (
-        None,
-        m.get("point"),
-    ) in inputs.decoder_places
+    return inputs.is_decoder(m)
 
 
 def vlm_points(inputs: Q1Inputs, rows: Sequence[Row]) -> list[str]:

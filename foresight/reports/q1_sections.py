@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,11 +11,12 @@ from foresight.reports import figures, galleries
 from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Figure, Section, Table, number_text
 from foresight.reports.projector import Projector, projector
-from foresight.reports.q1_curves import copy_of, curves, peaks, target_maps
+from foresight.reports.q1_curves import by_k, copy_of, curves, overview, peaks, point_table, target_maps
 from foresight.reports.q1_rows import (
     JUDGED,
     NAN,
     Row,
+    baselines,
     is_decoder,
     lead_like,
     lead_name,
@@ -25,11 +26,13 @@ from foresight.reports.q1_rows import (
     verdict_of,
     vlm_points,
 )
-from foresight.reports.tables import interval_text, known, measurement_table, n_text, point_name
+from foresight.reports.tables import known, measurement_table, n_text, point_name
 
 if TYPE_CHECKING:
     from foresight.reports.q1 import Q1Inputs
 
+MOST_PANELS = 12
+MOST_BARS = 16
 TITLES = {
     "Q1.1": "What the VLM's latents group together",
     "Q1.2": "What the decoder's latents hold",
@@ -50,7 +53,7 @@ def sections(inputs: Q1Inputs) -> list[Section]:
 
 
 def _section(inputs: Q1Inputs, row: str) -> Section:
-    rows = [m for m in inputs.measurements if m["row"] == row]
+    rows = [m for m in inputs.shown if m["row"] == row]
     verdict = verdict_of(inputs, JUDGED.get(row)) or {}
     overall = row == "Q1.D"
     build = {
@@ -83,7 +86,15 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
 def _projector(inputs: Q1Inputs) -> Projector | None:
     if not inputs.projections:
         return None
-    return projector(inputs.projections, inputs.labels, inputs.keys, inputs.thumbnails)
+    return projector(_panels(inputs), inputs.labels, inputs.keys, inputs.thumbnails)
+
+
+def _panels(inputs: Q1Inputs) -> Mapping[str, Mapping[str, Any]]:
+    """Return at most `MOST_PANELS` projections, evenly spaced from the first point to the last."""
+    points = list(inputs.projections)
+    count = min(len(points), MOST_PANELS)
+    kept = [points[round(i * (len(points) - 1) / max(count - 1, 1))] for i in range(count)]
+    return {p: inputs.projections[p] for p in kept}
 
 
 Parts = tuple[list[str], list[Figure], list[Table]]
@@ -116,14 +127,15 @@ def _q11(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
         n = len(inputs.labels)
         pictures.append(
             Figure.of(
-                figures.projections(inputs.projections, inputs.labels),
+                figures.projections(_panels(inputs), inputs.labels),
                 name="projections",
                 wide=True,
                 twin=True,
                 alt=f"Scatter of {n} samples on their first two principal components at "
-                f"{', '.join(inputs.projections)}, coloured by label",
-                caption=f"First two principal components of the pooled latents, n = {n}, one panel per "
-                "point; each axis names its share of the variance. No number is measured in a projection.",
+                f"{', '.join(_panels(inputs))}, coloured by label",
+                caption=f"First two principal components of the pooled latents, n = {n}, one panel for "
+                f"{len(_panels(inputs))} of {len(inputs.projections)} points; each axis names its "
+                "share of the variance. No number is measured in a projection.",
             )
         )
     return text, pictures + curves(inputs, every), [peaks(rows)]
@@ -147,8 +159,11 @@ def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
         for m in words.trained(rows)
         if "share" not in m["name"].lower()
     ]
-    pictures = []
-    if bars:
+    pictures: list[Figure] = []
+    many = len({b.label for b in bars}) > MOST_BARS
+    if many:
+        pictures += curves(inputs, [m for m in rows if "share" not in m["name"].lower()])
+    elif any(known(b.value) for b in bars):
         pictures.append(
             Figure.of(
                 figures.interval_bars(bars, xlabel="dimensions"),
@@ -169,7 +184,7 @@ def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 "is reached.",
             )
         )
-    return text, pictures, [_grid(words.trained(rows))]
+    return text, pictures, [point_table(words.trained(rows))]
 
 
 def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
@@ -183,13 +198,18 @@ def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
     pictures: list[Figure] = []
     for name in [n for n in names(rows) if lead_like(n, "Q1.4")][:2]:
         mine = words.trained(rows, name)
+        if len(mine) > MOST_BARS:
+            pictures += curves(inputs, [m for m in rows if m["name"] == name])
+            continue
+        if not any(known(m.get("value")) for m in mine):
+            continue
         bars = [
             figures.Bar(
                 label=point_name(m),
                 value=real(m.get("value")),
                 low=real(m.get("low")),
                 high=real(m.get("high")),
-                controls={k: v for k, v in (m.get("controls") or {}).items() if known(v)} | copy_of(rows, m),
+                controls=baselines(m) | copy_of(rows, m),
             )
             for m in mine
         ]
@@ -232,7 +252,12 @@ def _q15(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
 def _q16(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
     lead = lead_name(rows, "Q1.6")
     text = [words.peak_sentence(rows, lead), words.untrained_sentence(rows, lead)]
-    pictures = curves(inputs, rows)
+    # one curve per measure at the k that is judged; the other k have a figure of their own
+    judged = [m for m in rows if "@" not in m["name"] or m["name"].endswith("@10")]
+    pictures = curves(inputs, judged)
+    top = words.best(words.trained(rows, lead))
+    if top is not None:
+        pictures += by_k(rows, lead.rpartition("@")[0], str(top.get("point")), top.get("model"))
     if inputs.neighbours:
         k = min(5, max(len(r["vlm"]) for r in inputs.neighbours))
         shared = [len(set(r["vlm"][:k]) & set(r["decoder"][:k])) for r in inputs.neighbours]
@@ -332,7 +357,7 @@ def _q1d(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 ],
             )
         )
-    pictures = _overview(inputs)
+    pictures = overview(inputs) + (curves(inputs, rows) if rows else [])
     if inputs.reconstructions:
         shown = list(inputs.reconstructions)[:8]
         pictures.append(
@@ -346,30 +371,7 @@ def _q1d(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 "anything an adapter could reach. PSNR in dB under each.",
             )
         )
-    return text, pictures, tables
-
-
-def _overview(inputs: Q1Inputs) -> list[Figure]:
-    """Return the judged metrics over the points as one heat map, where two points or more were measured."""
-    columns: list[str] = []
-    cells: dict[tuple[str, str], float] = {}
-    for row in JUDGED:
-        rows = [m for m in words.trained(inputs.measurements) if m["row"] == row]
-        if rows:
-            lead = lead_name(rows, row)
-            columns.append(lead)
-            cells |= {(point_name(m), lead): real(m["value"]) for m in rows if m["name"] == lead}
-    points = list(dict.fromkeys(p for p, _ in cells))
-    if len(points) < 2:
-        return []
-    grid = [[cells.get((p, c), NAN) for c in columns] for p in points]
-    picture = figures.heat_map(np.array(grid), points, columns, label="value", low=0.0, high=1.0)
-    alt = "Judged metrics by extraction point: " + "; ".join(
-        f"{p} " + ", ".join(f"{c} {number_text(v)}" for c, v in zip(columns, line, strict=True))
-        for p, line in zip(points, grid, strict=True)
-    )
-    caption = "The four judged metrics at every extraction point; the verdict is made at one of them."
-    return [Figure.of(picture, name="overview", alt=alt, caption=caption)]
+    return text, pictures, [*([peaks(rows)] if rows else []), *tables]
 
 
 def _examples(inputs: Q1Inputs, most: int = 24) -> list[tuple[bytes, str]]:
@@ -381,24 +383,6 @@ def _examples(inputs: Q1Inputs, most: int = 24) -> list[tuple[bytes, str]]:
             by_label.setdefault(name, []).append((inputs.thumbnails[key], name))
     turns = [[group[i] for group in by_label.values() if i < len(group)] for i in range(most)]
     return [item for turn in turns for item in turn][:most]
-
-
-def _grid(rows: Sequence[Row]) -> Table:
-    """Return points x metrics, each cell a value with its interval."""
-    columns = names(rows)
-    lines = []
-    for point in dict.fromkeys(point_name(m) for m in rows):
-        held = {m["name"]: m for m in rows if point_name(m) == point}
-        cells = [
-            Cell(text=f"{number_text(held[c].get('value'))} {interval_text(held[c])}", kind="number")
-            if c in held and known(held[c].get("value"))
-            else Cell(
-                text=f"n/a ({held[c].get('why')})" if c in held else "n/a (not measured)", kind="undefined"
-            )
-            for c in columns
-        ]
-        lines.append([Cell(text=point), *cells])
-    return Table(caption="Dimensions with 95 % intervals", columns=["point", *columns], rows=lines)
 
 
 def _composite_changes(inputs: Q1Inputs) -> list[str]:

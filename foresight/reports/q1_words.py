@@ -8,7 +8,7 @@ from typing import Any
 
 from foresight.decisions.verdicts import number
 from foresight.reports.page import number_text
-from foresight.reports.q1_rows import lower_is_better
+from foresight.reports.q1_rows import baselines, lower_is_better
 from foresight.reports.tables import known, p_text, point_name
 
 Row = Mapping[str, Any]
@@ -83,7 +83,9 @@ def untrained_sentence(measurements: Sequence[Row], name: str) -> str:
     bounds = (top.get("low"), top.get("high"), copy.get("low"), copy.get("high"))
     apart = all(map(known, bounds)) and (top["low"] > copy["high"] or top["high"] < copy["low"])
     text = f"A copy with random weights gives {with_interval(copy)} there: "
-    if gap <= 0:
+    if gap == 0:
+        return text + "the same."
+    if gap < 0:
         return text + f"training does not improve {name}; it is {number_text(-gap)} worse."
     share = f"training {'takes off' if lower else 'adds'} {number_text(gap)}"
     return (
@@ -103,7 +105,7 @@ def emergence_sentence(measurements: Sequence[Row], name: str, points: Sequence[
         and all(known(rows[p].get(k)) for k in ("low", "null"))
         and rows[p]["low"] > rows[p]["null"]
     ]
-    seen = [p for p in points if p in rows]
+    seen = [p for p in points if p in rows and known(rows[p].get("value"))]
     if not seen:
         return ""
     if not clear:
@@ -118,7 +120,7 @@ def emergence_sentence(measurements: Sequence[Row], name: str, points: Sequence[
 
 def control_sentence(m: Row) -> str:
     """Say which control comes closest to the value, and by how much it is beaten."""
-    held = {k: v for k, v in (m.get("controls") or {}).items() if known(v)}
+    held = baselines(m)
     if not held or not known(m.get("value")):
         return "" if held else f"No baseline was measured beside {m['name']}."
     name, value = max(held.items(), key=lambda item: item[1])
@@ -133,9 +135,14 @@ def control_sentence(m: Row) -> str:
 
 def bias_sentence(m: Row) -> str:
     """Say how much of the biased CKA is bias."""
-    biased = (m.get("controls") or {}).get("biased")
+    biased, null = ((m.get("controls") or {}).get(k) for k in ("biased", "biased null"))
     if biased is None or not known(biased) or not known(m.get("value")):
         return ""
+    if null is not None and known(null):
+        return (
+            f"The biased estimator would read {number_text(biased)}, where spaces with nothing in common already "
+            f"read {number_text(null)} at this n and these widths."
+        )
     return (
         f"The biased estimator would read {number_text(biased)}: {number_text(biased - m['value'])} "
         "of that is "

@@ -6,7 +6,7 @@ Only matplotlib's object interface is used: no pyplot state, so figures can be d
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,8 @@ def legend(axes: Axes, theme: Theme, **more: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
-    where: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.02), "ncols": min(3, len(handles))} | more
+    columns, _ = legend_shape(labels)
+    where: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.02), "ncols": columns} | more
     box = axes.legend(
         handles, labels, frameon=False, fontsize=9.5, borderaxespad=0.0, columnspacing=1.4, **where
     )
@@ -138,19 +139,48 @@ def legend(axes: Axes, theme: Theme, **more: Any) -> None:
         text.set_color(theme.muted)
 
 
+def legend_shape(labels: Sequence[str], *, width: int = 58) -> tuple[int, int]:
+    """Return (columns, rows) of a legend over axes that are `width` letters wide."""
+    longest = max(map(len, labels), default=0) + 7
+    columns = max(1, min(3, len(labels), width // longest))
+    return columns, -(-len(labels) // columns)
+
+
 def literal(text: str, limit: int = 60) -> str:
     """Return data text safe to draw: '$' is no mathematics, controls are no glyphs, cut at `limit`."""
     clean = "".join(c if c.isprintable() else " " for c in text)
     if len(clean) > limit:
-        clean = clean[: limit - 1] + "…"
+        # names that differ mostly differ at their end
+        head = limit // 3
+        clean = clean[:head] + "…" + clean[len(clean) - (limit - head - 1) :]
     return clean.replace("\\", "\\\\").replace("$", r"\$") if "$" in clean else clean
 
 
-def label_points(axes: Axes, points: list[str]) -> None:
-    """Name the positions 0, 1, … of a categorical axis, slanted when the names would collide."""
-    crowded = sum(len(p) for p in points) > 44
-    axes.set_xticks(range(len(points)))
-    axes.set_xticklabels(
-        [literal(p, 28) for p in points], rotation=28 if crowded else 0, ha="right" if crowded else "center"
-    )
-    axes.set_xlim(-0.4, max(len(points) - 0.6, 0.6))
+def label_points(axes: Axes, points: Sequence[str], *, most: int = 14) -> None:
+    """Name the positions 0, 1, … of a categorical axis: what all names share is left out, slanted when crowded.
+
+    Beyond `most` points every second, third … is named.
+    """
+    names = distinct(points)
+    step = -(-len(names) // most)
+    shown = [literal(name, 18) for name in names[::step]]
+    crowded = sum(map(len, shown)) > 40
+    axes.set_xticks(range(0, len(names), step))
+    axes.set_xticklabels(shown, rotation=30 if crowded else 0, ha="right" if crowded else "center")
+    axes.set_xlim(-0.4, max(len(names) - 0.6, 0.6))
+
+
+def distinct(names: Sequence[str], *, fits: int = 40) -> list[str]:
+    """Return `names` without the dotted parts they all begin or end with; as they are when they fit anyway.
+
+    >>> distinct(["model.layers.0.output.hidden_states", "model.layers.1.output.hidden_states"])
+    ['0', '1']
+    """
+    if len(set(names)) < 2 or sum(map(len, names)) <= fits:
+        return list(names)
+    parts = [name.split(".") for name in names]
+    shortest = min(map(len, parts)) - 1
+    head = next((i for i in range(shortest) if len({p[i] for p in parts}) > 1), shortest)
+    left = shortest - head
+    tail = next((i for i in range(left) if len({p[-1 - i] for p in parts}) > 1), left)
+    return [".".join(p[head : len(p) - tail]) for p in parts]

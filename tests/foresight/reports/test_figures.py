@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from foresight.reports import figures, galleries
-from foresight.reports.style import DARK, LIGHT, literal
+from foresight.reports.style import DARK, LIGHT, distinct, legend_shape, literal
 from tests.foresight.reports.fakes import HOSTILE, thumbnail
 
 NAN = math.nan
@@ -95,3 +95,16 @@ def test_mismatched_input_is_refused():
         galleries.gallery([])
     with pytest.raises(ValueError, match="has its input's size"):
         galleries.reconstructions([{"input": thumbnail(1, 8), "output": thumbnail(2, 16), "psnr": 1.0}])
+
+
+def test_shared_parts_of_long_names_are_left_out():
+    names = [f"model.layers.{i}.output.hidden_states" for i in range(3)]
+    assert distinct(names) == ["0", "1", "2"]
+    assert distinct(["vit.2", "vit.4"]) == ["vit.2", "vit.4"]
+    assert distinct(["a" * 50, "a" * 50]) == ["a" * 50, "a" * 50]
+
+
+def test_a_legend_of_long_names_has_fewer_columns():
+    assert legend_shape(["trained", "chance", "random"]) == (3, 1)
+    assert legend_shape(["x" * 30] * 4) == (1, 4)
+    assert legend_shape([]) == (1, 0)

@@ -161,3 +161,69 @@ def test_a_spreadsheet_runs_no_name_as_a_formula():
     )
     assert ",'=cmd()," in text
     assert ",-0.5," in text
+
+
+def long_names(models, points):
+    place = {"row": "Q1.7", "name": "linear CKA (debiased)", "variant": "trained"}
+    return [
+        place
+        | {"model": m, "point": p}
+        | measured(0.3 + i / 100, controls={"biased": 0.8, "biased null": 0.7})
+        for m in models
+        for i, p in enumerate(points)
+    ]
+
+
+def test_two_models_with_many_long_point_names_are_told_apart():
+    points = [f"language_model.layers.{i}.output_hidden_states" for i in range(28)]
+    models = ["qwen2.5-vl-7b-instruct@abcdef012345", "internvl2-8b"]
+    cards = [{"role": "vlm", "card": m, "points": points} for m in models]
+    report = build_q1_report(q1_inputs(measurements=long_names(models, points), models=cards, **BARE))
+    section = next(s for s in report.sections if s.id == "Q1.7")
+    assert "the highest of 56 points" in section.text[0]
+    assert "already read 0.700" in section.text[1]
+    assert all(m in render(report) for m in models)
+
+
+def test_one_model_alone_is_not_repeated_at_every_point():
+    report = build_q1_report(q1_inputs(measurements=long_names(["tiny-vlm"], POINTS), **BARE))
+    section = next(s for s in report.sections if s.id == "Q1.7")
+    assert "at llm.2, the highest of 3 points" in section.text[0]
+    assert report.measurements[0]["model"] == "tiny-vlm"
+
+
+def test_a_study_of_which_nothing_is_defined_claims_nothing():
+    undefined = measured(None, why="3 samples are fewer than k = 10", null=None, p=None)
+    rows = [{k: m[k] for k in ("row", "name", "point", "variant")} | undefined for m in measurements()]
+    report = build_q1_report(q1_inputs(measurements=rows, **BARE))
+    text = [line for s in report.sections if s.id != "Q1.D" for line in s.text]
+    assert text
+    assert all("undefined at every point" in line or "cannot be compared" in line for line in text)
+
+
+def test_parts_of_the_decoder_are_a_heat_map_and_not_points_of_the_vlm():
+    whole = long_names(["tiny-vlm"], POINTS)
+    parts = [m | {"target": f"channels {g}"} | measured(0.9) for m in whole for g in range(3)]
+    report = build_q1_report(q1_inputs(measurements=[*whole, *parts], **BARE))
+    section = next(s for s in report.sections if s.id == "Q1.7")
+    assert "is 0.320" in section.text[0]
+    assert [f.name for f in section.figures if f.name.startswith("targets-")]
+    assert "vit.2 → channels 1" in render(report)
+
+
+def test_recall_is_shown_at_every_k():
+    rows = [
+        {
+            "row": "Q1.6",
+            "name": f"Recall@{k}",
+            "point": p,
+            "variant": "trained",
+            **measured(0.1 + k / 200, null=k / 300),
+        }
+        for k in (5, 10, 50)
+        for p in POINTS
+    ]
+    report = build_q1_report(q1_inputs(measurements=rows, **BARE))
+    section = next(s for s in report.sections if s.id == "Q1.6")
+    assert [f.name for f in section.figures] == ["curve-recall-10", "recall-by-k"]
+    assert "k = 5 0.125; k = 10 0.150; k = 50 0.350" in section.figures[1].alt
