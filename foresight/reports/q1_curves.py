@@ -54,7 +54,8 @@ def curves(inputs: Q1Inputs, rows: Sequence[Row]) -> list[Figure]:
         points = vlm_points(inputs, mine)
         if len(points) < 2 or not any(known(m.get("value")) for m in mine) or len(made) == MOST_CURVES:
             continue
-        limit = threshold_of(inputs, JUDGED.get(row)) if name == lead else None
+        judged = name == lead and lead_like(name, row)
+        limit = threshold_of(inputs, JUDGED.get(row)) if judged else None
         lines = _series(inputs, mine, points)
         made.append(
             Figure.of(
@@ -228,7 +229,7 @@ def overview(inputs: Q1Inputs) -> list[Figure]:
     columns: list[str] = []
     cells: dict[tuple[str, str], float] = {}
     for row in JUDGED:
-        rows = [m for m in words.trained(inputs.shown) if m["row"] == row]
+        rows = [m for m in words.trained(inputs.shown) if m["row"] == row and not m.get("target")]
         if rows:
             lead = lead_name(rows, row)
             columns.append(lead)

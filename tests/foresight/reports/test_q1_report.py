@@ -209,6 +209,8 @@ def test_parts_of_the_decoder_are_a_heat_map_and_not_points_of_the_vlm():
     assert "is 0.320" in section.text[0]
     assert [f.name for f in section.figures if f.name.startswith("targets-")]
     assert "vit.2 → channels 1" in render(report)
+    overview = next(f for s in report.sections for f in s.figures if f.name == "overview")
+    assert "channels" not in overview.alt
 
 
 def test_recall_is_shown_at_every_k():
