@@ -1,0 +1,217 @@
+"""Time the measures against the libraries people would use instead, in one run: ratios, not seconds.
+
+Run by hand: `python -m tests.benchmarks.bench_metrics [--samples 1000] [--widths 3584 8192] [--threads 2] [--large]`.
+CPU seconds of this process; a ratio below 1 means ours is faster. Both sides give the same number, and the
+difference is printed. `q1` is everything one Q1 point needs, with intervals and permutation nulls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import foresight.metrics as m
+from foresight.metrics.blockwise import nearest
+
+BARE: dict[str, Any] = {"permutations": 0, "resamples": 0}
+
+
+def clock(work: Callable[[], Any], repeat: int) -> tuple[float, float, Any]:
+    """Return the least CPU and wall seconds of `repeat` runs, and the last result."""
+    best, out = (np.inf, np.inf), None
+    for _ in range(repeat):
+        cpu, wall = time.process_time(), time.perf_counter()
+        out = work()
+        spent = (time.process_time() - cpu, time.perf_counter() - wall)
+        best = min(best, spent)
+    return *best, out
+
+
+def planted(n: int, widths: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return two float32 spaces that share 12 directions, and 6 classes."""
+    rng = np.random.default_rng(0)
+    labels, latent = rng.integers(0, 6, n), rng.standard_normal((n, 12))
+    latent[:, :3] += 2 * rng.standard_normal((6, 3))[labels]
+    spaces = [latent @ rng.standard_normal((12, d)) + 2 * rng.standard_normal((n, d)) for d in widths]
+    return spaces[0].astype("f4"), spaces[1].astype("f4"), labels
+
+
+def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> dict[str, dict[str, Any]]:
+    """Return, for each measure, ours and theirs as functions without arguments that give the same number."""
+    import skdim
+    from scipy.spatial import procrustes
+    from scipy.spatial.distance import pdist
+    from scipy.stats import spearmanr
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import RidgeCV
+    from sklearn.metrics import silhouette_score
+    from sklearn.neighbors import NearestNeighbors
+
+    def numpy_cka(dtype: str) -> float:
+        k, l = (s.astype(dtype) - s.mean(0, dtype=dtype) for s in (x, y))  # noqa: E741
+        k, l = k @ k.T, l @ l.T  # noqa: E741
+        return float(np.vdot(k, l) / np.linalg.norm(k) / np.linalg.norm(l))
+
+    def torch_cka() -> float:
+        import torch
+
+        k, l = (torch.from_numpy(s) for s in (x, y))  # noqa: E741
+        k, l = k - k.mean(0), l - l.mean(0)  # noqa: E741
+        k, l = k @ k.T, l @ l.T  # noqa: E741
+        return float((k * l).sum() / k.norm() / l.norm())
+
+    def sklearn_recall() -> float:
+        a, b = (
+            NearestNeighbors(n_neighbors=11, metric="cosine").fit(s).kneighbors(s)[1][:, 1:] for s in (x, y)
+        )
+        return float(np.mean([len(set(i) & set(j)) / 10 for i, j in zip(a, b, strict=True)]))
+
+    def faiss_recall() -> float:
+        import faiss
+
+        found = []
+        for s in (x, y):
+            unit = s / np.linalg.norm(s, axis=1, keepdims=True)
+            index = faiss.IndexFlatIP(unit.shape[1])
+            index.add(unit)
+            found.append(index.search(unit, 11)[1][:, 1:])
+        return float(np.mean([len(set(i) & set(j)) / 10 for i, j in zip(*found, strict=True)]))
+
+    def sklearn_probe() -> float:
+        cut = len(x) * 4 // 5
+        model = RidgeCV(alphas=np.geomspace(1e-1, 1e6, 10)).fit(x[:cut], y[:cut])
+        away = y[cut:] - y[:cut].mean(0)
+        return float(1 - np.square(y[cut:] - model.predict(x[cut:])).sum() / np.square(away).sum())
+
+    none: dict[str, Any] = {"resamples": 0}
+    table: dict[str, dict[str, Any]] = {
+        "CKA, biased": {
+            "ours": lambda: m.cka_blockwise(x, y, part=8, **BARE).controls["biased"],
+            "numpy f32": lambda: numpy_cka("f4"),
+            "numpy f64": lambda: numpy_cka("f8"),
+            "torch f32": torch_cka,
+        },
+        "RSA Spearman": {
+            "ours": lambda: m.rsa_spearman(x, y, **BARE).value,
+            "in blocks": lambda: m.rsa_blockwise(x, y, part=8, **BARE).value,
+            "scipy": lambda: float(spearmanr(pdist(x), pdist(y)).statistic),
+        },
+        "Recall@10": {
+            "ours": lambda: m.knn_overlap(x, y, ks=(10,), **BARE)["recall@10"].value,
+            "in blocks": lambda: m.knn_blockwise(x, y, ks=(10,), part=12, **BARE)["recall@10"].value,
+            "sklearn": sklearn_recall,
+            "faiss": faiss_recall,
+        },
+        "TwoNN": {
+            "ours": lambda: m.two_nn(x, **none).value,
+            "skdim": lambda: skdim.id.TwoNN().fit(x).dimension_,
+        },
+        "MLE, k = 20": {
+            "ours": lambda: m.mle_dimension(x, **none).value,
+            "skdim": lambda: skdim.id.MLE().fit(x, n_neighbors=20, comb="mean").dimension_,
+        },
+        "correlation dimension": {
+            "ours": lambda: m.correlation_dimension(x, **none).value,
+            "skdim": lambda: skdim.id.CorrInt().fit(x).dimension_,
+        },
+        "PCA 95 %": {
+            "ours": lambda: m.pca_dimension(x, **none).value,
+            "sklearn": lambda: float(
+                1 + np.argmax(np.cumsum(PCA(svd_solver="full").fit(x).explained_variance_ratio_) >= 0.95)
+            ),
+        },
+        "silhouette": {
+            "ours": lambda: m.silhouette(x, labels, **BARE).value,
+            "sklearn": lambda: float(silhouette_score(x, labels)),
+        },
+        "ridge probe (5 folds against 1 split)": {
+            "ours": lambda: m.ridge_probe(x, y, permutations=0, shuffles=0, resamples=2)["r2"].value,
+            **({"sklearn RidgeCV": sklearn_probe} if slow else {}),
+        },
+        "Procrustes (512 columns)": {
+            "ours": lambda: m.procrustes_distance(x[:, :512], y[:, :512], **BARE).detail["disparity"],
+            "scipy": lambda: float(procrustes(x[:, :512], y[:, :512])[2]),
+        },
+    }
+    return table
+
+
+def q1(x: np.ndarray, y: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Return everything one extraction point needs, all options at their defaults."""
+    a, b = m.Space(x), m.Space(y)
+    steps: dict[str, Callable[[], Any]] = {"both spectra": lambda: (a.spectrum, b.spectrum)}
+    for name in ("silhouette", "cluster_purity", "knn_accuracy", "intra_class_variance"):
+        steps[name] = partial(getattr(m, name), a, labels)
+    for name in ("pca_dimension", "mle_dimension", "two_nn"):
+        steps[name] = partial(getattr(m, name), a)
+    steps["ridge_probe, there"], steps["and back"] = lambda: m.ridge_probe(a, b), lambda: m.ridge_probe(b, a)
+    for name in ("rsa_spearman", "knn_overlap", "linear_cka"):
+        steps[name] = partial(getattr(m, name), a, b)
+    return steps
+
+
+def large(n: int, widths: tuple[int, int], block: int) -> None:
+    """Print CPU seconds and the traced peak of the blockwise measures beyond their input."""
+    x, y, _ = planted(n, widths)
+    tasks = {
+        "cka_blockwise": lambda: m.cka_blockwise(x, y, block=block).value,
+        "knn_blockwise": lambda: m.knn_blockwise(x, y, ks=(10,), block=block)["recall@10"].value,
+        "nearest, one side": lambda: nearest(x, 10, block=block).shape,
+    }
+    for name, work in tasks.items():
+        tracemalloc.start()
+        cpu, wall, value = clock(work, 1)
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        print(
+            f"{name:24s} n={n} {widths}  cpu {cpu:8.1f} s  wall {wall:8.1f} s  peak {peak:7.0f} MiB  {value}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--widths", type=int, nargs=2, default=(3584, 8192))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--block", type=int, default=1024)
+    parser.add_argument("--slow", action="store_true", help="also scikit-learn's RidgeCV, about 20 s")
+    parser.add_argument("--large", action="store_true", help="only the blockwise measures, with their memory")
+    args = parser.parse_args()
+    widths = (args.widths[0], args.widths[1])
+    with threadpool_limits(args.threads):
+        if args.large:
+            large(args.samples, widths, args.block)
+            return
+        x, y, labels = planted(args.samples, widths)
+        print(
+            f"n={args.samples}, widths {widths}, float32, {args.threads} thread(s); ratio = ours / theirs\n"
+        )
+        for name, sides in against(x, y, labels, slow=args.slow).items():
+            ours, _, value = clock(sides.pop("ours"), args.repeat)
+            print(f"{name:38s} ours {ours:7.3f} s = {value:.6f}")
+            for peer, work in sides.items():
+                try:
+                    theirs, _, other = clock(work, args.repeat)
+                except ImportError as missing:
+                    print(f"  {peer:36s} not installed: {missing.name}")
+                    continue
+                print(f"  {peer:36s}      {theirs:7.3f} s = {other:.6f}   ratio {ours / theirs:.2f}")
+        print("\none Q1 point with intervals and nulls:")
+        total = 0.0
+        for name, work in q1(x, y, labels).items():
+            cpu, wall, _ = clock(work, 1)
+            total += cpu
+            print(f"  {name:24s} cpu {cpu:6.2f} s  wall {wall:6.2f} s")
+        print(f"  {'all':24s} cpu {total:6.2f} s")
+
+
+if __name__ == "__main__":
+    main()
