@@ -187,9 +187,7 @@ class _Distances:
         self.block = rows.prepared(_unit if mean is None else _centred(mean), block, keep_bytes=KEEP_BYTES)
         self.power = 0.5 if metric == "euclidean" else 1.0
         count = -(-len(rows) // block)
-        self.norms = [
-            np.einsum("ij,ij->i", self.block(i), self.block(i), dtype=np.float64) for i in range(count)
-        ]
+        self.norms = [_lengths(self.block(i)) for i in range(count)]
         self.largest = 4.0 * max(float(n.max()) for n in self.norms)
 
     def squared(self, i: int, j: int) -> Float[np.ndarray, "row col"]:
@@ -216,14 +214,13 @@ def _hsic_sums(a: Rows, b: Rows, block: int) -> list[dict[str, float]]:
     norms: list[list[np.ndarray]] = [[], []]
     for i in range(count):
         for side, reader in enumerate(readers):
-            rows = reader(i)
-            norms[side].append(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+            norms[side].append(_lengths(reader(i)))
     k, m = (np.concatenate(side) for side in norms)
     by_features = p * p + q * q + p * q < n * (p + q) / 2 and 8 * (p * p + q * q + p * q) <= 2**30
     products = (_by_features if by_features else _by_samples)(readers, count)
     pairs = ((k, m), (k, k), (m, m))
     return [
-        # the centred rows sum to 0, so a row of K without its diagonal sums to -k
+        # the centred rows sum to 0, up to rounding of the mean, so a row of K without its diagonal sums to -k
         {"products": s, "diagonal": float(u @ v), "left": float(u.sum()), "right": float(v.sum())}
         for s, (u, v) in zip(products, pairs, strict=True)
     ]
@@ -306,16 +303,19 @@ def _scaled(
     )
 
 
+def _lengths(block: np.ndarray) -> Float[np.ndarray, " row"]:
+    return np.square(block).sum(axis=1).astype(np.float64)
+
+
 def _centred(mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    # the mean is taken away in float64: rounding it to float32 first would shift every row alike
-    return lambda block: (block - mean).astype(block.dtype)
+    return lambda block: block - mean.astype(block.dtype)
 
 
 def _unit(block: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(block.astype(np.float64), axis=1)
+    norms = np.sqrt(np.square(block).sum(axis=1))
     if not norms.all():
         raise ValueError(
             f"cosine needs rows of non-zero length, but {int((norms == 0).sum())} rows of a block are all zeros; "
             'use metric="euclidean" or leave them out'
         )
-    return (block / norms[:, None]).astype(block.dtype)
+    return np.asarray(block / norms[:, None])
