@@ -91,6 +91,7 @@ def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> 
         return float(1 - np.square(y[cut:] - model.predict(x[cut:])).sum() / np.square(away).sum())
 
     none: dict[str, Any] = {"resamples": 0}
+    same = min(512, x.shape[1], y.shape[1])  # scipy's Procrustes wants equal widths
     table: dict[str, dict[str, Any]] = {
         "CKA, biased": {
             "ours": lambda: m.cka_blockwise(x, y, part=8, **BARE).controls["biased"],
@@ -135,9 +136,9 @@ def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> 
             "ours": lambda: m.ridge_probe(x, y, permutations=0, shuffles=0, resamples=2)["r2"].value,
             **({"sklearn RidgeCV": sklearn_probe} if slow else {}),
         },
-        "Procrustes (512 columns)": {
-            "ours": lambda: m.procrustes_distance(x[:, :512], y[:, :512], **BARE).detail["disparity"],
-            "scipy": lambda: float(procrustes(x[:, :512], y[:, :512])[2]),
+        f"Procrustes ({same} columns)": {
+            "ours": lambda: m.procrustes_distance(x[:, :same], y[:, :same], **BARE).detail["disparity"],
+            "scipy": lambda: float(procrustes(x[:, :same], y[:, :same])[2]),
         },
     }
     return table
