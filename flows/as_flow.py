@@ -66,7 +66,8 @@ def as_flow(
         return {k: v for k, v in document.items() if k != "metrics"}
 
     run.__annotations__ = {"settings": experiment.Settings, "return": dict[str, Any]}
-    run.__doc__ = f"{(experiment.__doc__ or '').strip()}\n\nArgs:\n    settings: What to look at, with which models, where.\n"
+    about = (experiment.__doc__ or "").strip()
+    run.__doc__ = f"{about}\n\nArgs:\n    settings: What to look at, with which models, where.\n"
     run.__name__ = experiment.NAME
     run.__module__ = experiment.__name__
     return flow(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 def keep_prefect_in(runs: Path) -> None:
     """Point Prefect at `runs`/prefect, unless the user configured a home or a server of their own."""
+    home = (runs / "prefect").resolve()
+    home.mkdir(parents=True, exist_ok=True)
     defaults = {
-        "PREFECT_HOME": str((runs / "prefect").resolve()),
+        "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         # a temporary server takes longer than the default 20 s to come up on a busy machine

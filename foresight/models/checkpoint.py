@@ -39,6 +39,8 @@ def _snapshot(ref: ModelRef, *, download: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     card = ref.card
+    if card.repo is None:
+        raise ValueError(f"{card.name} is trained here and has no repository to fetch from")
     patterns = [f"{card.subfolder}/{p}" for p in PATTERNS] if card.subfolder else PATTERNS
     try:
         root = snapshot_download(

@@ -1,0 +1,246 @@
+"""The command line: `foresight demo|run|plan|models|data|store|ui`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+from pydantic import ValidationError
+
+from flows.experiments import experiments
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+
+class Refused(click.ClickException):
+    """A request that cannot be carried out as asked; exit status 2."""
+
+    exit_code = WRONG
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"foresight: {self.format_message()}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="foresight-pipeline", prog_name="foresight")
+def main() -> None:
+    """Extract vision-language and video-decoder latents once; let every experiment read them.
+
+    Exit status: 0 done, 1 the work failed, 2 the request was wrong. With --json one JSON document goes to
+    standard output and everything else to standard error.
+    """
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that `run` and `plan` share. None means the experiment's own default."""
+    options = [
+        click.option("--data", metavar="DATA", help="synthetic, synthetic:WORLD, folder:DIR, …"),
+        click.option("--samples", type=int, help="How many samples; default all (synthetic: 500)."),
+        click.option("--seed", type=int, help="Seed of data, splits and resampling."),
+        click.option("--frames", type=int, help="Frames per clip; stills always give one."),
+        click.option(
+            "--vlm", multiple=True, metavar="CARD[@REVISION]", help="Repeatable. `foresight models` lists."
+        ),
+        click.option("--decoder", metavar="CARD[@REVISION]"),
+        click.option("--points", metavar="P,P,…", help="Extraction points of the VLMs."),
+        click.option("--dtype", type=click.Choice(["card", "float32", "float16", "bfloat16"])),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),
+        click.option("--batch", type=int, help="Samples per forward pass."),
+        click.option("--workers", type=int, help="Threads that decode ahead."),
+        click.option("--store", metavar="URL", help="Default runs/store."),
+        click.option("--out", metavar="DIR", help="Where the report goes; default runs/EXPERIMENT."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("experiment")
+@run_options
+def run(experiment: str, as_json: bool, **given: Any) -> None:
+    """Run an EXPERIMENT (q1, extract): compute what the store does not have, write the report."""
+    _run(experiment, as_json, given)
+
+
+@main.command()
+@click.argument("experiment")
+@run_options
+def plan(experiment: str, as_json: bool, **given: Any) -> None:
+    """Say what `run` with the same options would do, stage by stage, and why. Computes and writes nothing."""
+    from flows import show
+
+    module, settings = _request(experiment, given)
+    with _Errors(as_json, experiment):
+        from flows.engine import planned
+
+        looks = planned(module, settings)
+    if as_json:
+        _print_json({"experiment": experiment, "stages": [look.to_json() for look in looks]})
+    else:
+        show.plan_table(looks)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.option("--store", metavar="URL", help="Default runs/store.")
+@click.option("--out", metavar="DIR", help="Where the report goes; default runs/demo.")
+@click.option("--samples", type=int, help="How many synthetic pictures; default 500.")
+def demo(as_json: bool, **given: Any) -> None:
+    """Run the main job on this machine: tiny models, rendered shapes, the Q1 study, a report."""
+    _run("q1", as_json, {"out": "runs/demo"} | {k: v for k, v in given.items() if v is not None})
+
+
+@main.command()
+@click.argument("card", required=False)
+@click.option("--size", metavar="HxW", help="Frame size in pixels; default the card's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def models(card: str | None, size: str | None, as_json: bool) -> None:
+    """List the model cards, or one CARD's points with width, grid and bytes a sample."""
+    from flows import describe, show
+
+    with _Errors(as_json, "models"):
+        if card is None:
+            rows = describe.all_cards()
+        else:
+            rows = describe.card_points(card, describe.size_of(size))
+    _print_json(rows) if as_json else show.models_table(rows)
+
+
+@main.group()
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command("check")
+@click.argument("spec", metavar="DATA")
+@click.option("--samples", type=int)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def data_check(spec: str, samples: int | None, as_json: bool) -> None:
+    """Say what DATA holds, and name every file that cannot be used, with why."""
+    from flows import describe, show
+
+    with _Errors(as_json, "data check"):
+        found = describe.data_set(spec, samples)
+    _print_json(found) if as_json else show.data_table(found)
+    if not found["usable"]:
+        sys.exit(WRONG)
+
+
+@main.group("store")
+def store_group() -> None:
+    """Look after a latent store."""
+
+
+def store_option(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(
+        command
+    )
+    return click.option("--store", "url", default="runs/store", show_default=True, metavar="URL")(command)
+
+
+@store_group.command("ls")
+@store_option
+def store_ls(url: str, as_json: bool) -> None:
+    """List data sets, latents and results."""
+    _store_command("ls", url, as_json)
+
+
+@store_group.command("du")
+@store_option
+def store_du(url: str, as_json: bool) -> None:
+    """Show rows and bytes per model and point."""
+    _store_command("du", url, as_json)
+
+
+@store_group.command("verify")
+@store_option
+def store_verify(url: str, as_json: bool) -> None:
+    """Read everything and check it; damaged rows become missing, so the next run computes just those."""
+    if not _store_command("verify", url, as_json)["ok"]:
+        sys.exit(FAILED)
+
+
+def _store_command(verb: str, url: str, as_json: bool) -> dict[str, Any]:
+    from flows import describe, show
+
+    with _Errors(as_json, f"store {verb}"):
+        found: dict[str, Any] = getattr(describe, f"store_{verb}")(url)
+    _print_json(found) if as_json else show.store_tables(found)
+    return found
+
+
+def _run(experiment: str, as_json: bool, given: dict[str, Any]) -> None:
+    from flows import show
+
+    module, settings = _request(experiment, given)
+    with _Errors(as_json, experiment):
+        from flows.run import run_here
+
+        outcome = run_here(module, settings, show.Console())
+    if as_json:
+        _print_json(outcome.to_json())
+    else:
+        show.outcome(outcome)
+
+
+def _request(experiment: str, given: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the experiment's module and its settings; refuses what its form would refuse."""
+    known = experiments()
+    if experiment not in known:
+        raise Refused(f"no experiment is called {experiment!r}; there are {', '.join(sorted(known))}")
+    module = known[experiment]
+    values = {k: v for k, v in given.items() if v is not None and v != ()}
+    if "vlm" in values:
+        values["vlm"] = list(values["vlm"])
+    if "points" in values:
+        values["points"] = [p.strip() for p in values["points"].split(",") if p.strip()]
+    try:
+        return module, module.Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "settings"
+        raise Refused(
+            f"--{name}: {first['msg'].removeprefix('Value error, ')}, but got {first['input']!r}"
+        ) from None
+
+
+class _Errors:
+    """Turn what went wrong into one sentence and an exit status."""
+
+    def __init__(self, as_json: bool, what: str) -> None:
+        self.as_json, self.what = as_json, what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: Any) -> None:
+        if error is None or isinstance(error, click.ClickException | SystemExit):
+            return
+        if isinstance(error, KeyboardInterrupt):
+            self._fail(FAILED, "stopped; what was computed is kept, run the same command to go on", [])
+        from flows.failures import status_of
+
+        status, message, ran = status_of(error)
+        if status is None:
+            return
+        self._fail(status, message, ran)
+
+    def _fail(self, status: int, message: str, ran: list[dict[str, Any]]) -> NoReturn:
+        click.echo(f"foresight: {message}", err=True)
+        if self.as_json:
+            _print_json({"experiment": self.what, "error": message, "stages": ran})
+        sys.exit(status)
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()

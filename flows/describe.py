@@ -1,0 +1,111 @@
+"""What there is, as plain values: cards and points, data sets, stores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+
+import store
+from flows.build import RUNS
+from foresight import data
+from foresight import models as model_cards
+from tasks.extract import ITEM_BYTES
+
+
+def all_cards() -> dict[str, Any]:
+    """Return every card in short."""
+    return {
+        "cards": [
+            {
+                "card": c.name,
+                "role": c.role,
+                "parameters": c.parameters,
+                "dtype": c.dtype,
+                "memory_gib": c.memory_gib,
+                "licence": c.licence,
+                "from": f"{c.repo}@{(c.revision or '')[:12]}" if c.repo else "trained here by the zoo",
+                "default_points": list(c.default_points),
+            }
+            for c in model_cards.cards().values()
+        ]
+    }
+
+
+def card_points(text: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Return one card with its points: width, grid and bytes of one sample at `size` (height, width) px."""
+    card = model_cards.parse_ref(text).card
+    size = size or card.size
+    rows = []
+    for point in model_cards.points(card):
+        grid = model_cards.family(card).grid(card, point, size, 1)
+        tokens = int(np.prod(grid))
+        rows.append(
+            {
+                "point": point.name,
+                "module": point.path,
+                "about": point.about,
+                "width": point.width,
+                "grid": list(grid),
+                "tokens": tokens,
+                "bytes": tokens * point.width * ITEM_BYTES[card.dtype],
+                "default": point.name in card.default_points,
+            }
+        )
+    (about,) = (c for c in all_cards()["cards"] if c["card"] == card.name)
+    return about | {"size": list(size), "revision": card.revision, "points": rows}
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) from 'HxW'. Raises `ValueError` for anything else."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) for p in parts):
+        raise ValueError(f"a size is HEIGHTxWIDTH in pixels, as in 448x672, but got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def data_set(spec: str, samples: int | None) -> dict[str, Any]:
+    """Return what a data set holds, and every file that cannot be used."""
+    try:
+        source = data.open(spec, samples=samples, cache_dir=RUNS / "cache" / "digests")
+        manifest = source.manifest
+    except data.NoUsableData as error:
+        return {"data": spec, "usable": 0, "labels": {}, "media": {}, "skipped": [], "why": str(error)}
+    labels = [s.label or "" for s in manifest]
+    media = [s.media for s in manifest]
+    return {
+        "data": spec,
+        "usable": len(manifest),
+        "labels": {label: labels.count(label) for label in sorted(set(labels))},
+        "media": {m: media.count(m) for m in sorted(set(media))},
+        "skipped": [{"key": s.key, "why": s.why} for s in manifest.skipped],
+        "ignored": dict(getattr(source, "ignored", {})),
+    }
+
+
+def store_ls(url: str) -> dict[str, Any]:
+    found = store.open(url).ls()
+    return {name: [_plain(entry) for entry in entries] for name, entries in found.items()}
+
+
+def store_du(url: str) -> dict[str, Any]:
+    used = store.open(url).du()
+    return {"latents": [_plain(u) for u in used], "bytes": sum(u.bytes for u in used)}
+
+
+def store_verify(url: str) -> dict[str, Any]:
+    report = store.open(url).verify()
+    return {
+        "ok": not report.problems,
+        "checked": _plain(report.checked),
+        "problems": [_plain(p) for p in report.problems],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {k: _plain(v) for k, v in asdict(value).items()}
+    return value

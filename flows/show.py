@@ -1,0 +1,203 @@
+"""What people see in a terminal: tables, progress, where to look. All of it on standard error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.engine import Outcome
+from tasks.house import House
+from tasks.stages import Look, Stage
+
+COLOURS = {
+    "ready": "green",
+    "cached": "green",
+    "completed": "cyan",
+    "missing": "yellow",
+    "waiting": "dim",
+    "failed": "red",
+}
+
+
+def console_of(*, stderr: bool) -> RichConsole:
+    """Return a console as wide as the terminal; wide enough for the tables where there is none."""
+    console = RichConsole(stderr=stderr)
+    return console if console.is_terminal else RichConsole(stderr=stderr, width=150)
+
+
+class Console:
+    """Progress of a run: one bar per stage that works, one line per stage that is done."""
+
+    def __init__(self) -> None:
+        self.console = console_of(stderr=True)
+        self.bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[text]}"),
+            console=self.console,
+        )
+        self._begun = False
+
+    def plan(self, house: House, looks: list[Look]) -> None:
+        """Show what is to be done before it is."""
+        counts = Counter(look.state for look in looks)
+        manifest = house.manifest
+        skipped = f", {len(manifest.skipped)} files skipped" if manifest.skipped else ""
+        self.console.print(f"[bold]{len(manifest)}[/bold] samples of {manifest.source}{skipped}; stages: "
+                           + ", ".join(f"[{COLOURS[s]}]{n} {s}[/]" for s, n in sorted(counts.items())))  # fmt: skip
+        if counts["ready"] < len(looks):
+            self.bars.start()
+            self._begun = True
+
+    def stage(self, stage: Stage) -> Any:
+        """Return the progress callback of one stage."""
+        bar: list[TaskID] = []
+
+        def progress(done: int, whole: int, text: str) -> None:
+            if not bar:
+                bar.append(self.bars.add_task(stage.name, total=whole, text=text))
+            self.bars.update(bar[0], completed=done, total=whole, text=text)
+
+        return progress
+
+    def close(self) -> None:
+        if self._begun:
+            self.bars.stop()
+
+
+def plan_table(looks: list[Look]) -> None:
+    """Print a plan: state, rows and reason of every stage."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, justify in (
+        ("stage", "left"),
+        ("state", "left"),
+        ("rows", "right"),
+        ("size", "right"),
+        ("why", "left"),
+    ):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for look in looks:
+        rows = ""
+        if look.rows_needed:
+            rows = f"{'?' if look.rows_missing is None else look.rows_missing} of {look.rows_needed}"
+        size = "" if not look.rows_needed else "?" if look.bytes is None else human_bytes(look.bytes)
+        table.add_row(look.name, f"[{COLOURS[look.state]}]{look.state}", rows, size, look.why)
+    console_of(stderr=True).print(table)
+
+
+def outcome(done: Outcome) -> None:
+    """Print how a run went and where to look."""
+    console = console_of(stderr=True)
+    document = done.to_json()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("stage", "state", "seconds", "why"):
+        table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
+    for ran in done.ran:
+        table.add_row(ran.name, f"[{COLOURS[ran.state]}]{ran.state}", f"{ran.seconds:.1f}", ran.why)
+    console.print(table)
+    states = Counter(r.state for r in done.ran)
+    console.print(
+        f"{states['cached']} of {len(done.ran)} stages were in the store; {document['forwards']} forward passes, "
+        f"{document['rows_written']} rows written, {document['rows_reused']} reused; {done.seconds:.1f} s"
+    )
+    for skip in document["skipped"][:10]:
+        console.print(f"[yellow]skipped[/] {skip['sample']}: {skip['why']}", highlight=False)
+    if len(document["skipped"]) > 10:
+        console.print(f"[yellow]and {len(document['skipped']) - 10} more skipped files, listed in the report")
+    if document["verdict"]:
+        console.print(f"verdict: [bold]{document['verdict']}[/bold]")
+    if done.report:
+        console.print(
+            f"report:  [bold]{relative(done.report)}[/bold]  (opens in any browser)", soft_wrap=True
+        )
+    console.print(f"store:   {document['store']}", soft_wrap=True)
+
+
+def models_table(found: dict[str, Any]) -> None:
+    """Print all cards, or the points of one."""
+    console = console_of(stderr=False)
+    rows = found.get("points") or found["cards"]
+    if "points" in found:
+        memory = f"{found['parameters']:,} parameters, {found['memory_gib']} GiB in {found['dtype']}"
+        console.print(
+            f"[bold]{found['card']}[/] ({found['role']}), {memory}; {found['licence']}; {found['from']}"
+        )
+        console.print(f"points for frames of {found['size'][0]} x {found['size'][1]} px:")
+    _rows(console, rows)
+
+
+def data_table(found: dict[str, Any]) -> None:
+    """Print what a data set holds."""
+    console = console_of(stderr=False)
+    if why := found.get("why"):
+        console.print(f"[red]nothing usable[/]: {why}", highlight=False)
+        return
+    media = ", ".join(f"{n} {m}s" for m, n in found["media"].items())
+    console.print(f"[bold]{found['usable']}[/] usable samples in {found['data']}: {media}")
+    _rows(console, [{"label": label or "(none)", "samples": n} for label, n in found["labels"].items()])
+    if found["skipped"]:
+        console.print(f"[yellow]{len(found['skipped'])} files cannot be used:")
+        _rows(console, found["skipped"])
+    if found["ignored"]:
+        told = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in found["ignored"].items())
+        console.print(f"other files, not looked at: {told}")
+
+
+def store_tables(found: dict[str, Any]) -> None:
+    """Print what a store command found."""
+    console = console_of(stderr=False)
+    for name, value in found.items():
+        if isinstance(value, list):
+            console.print(f"[bold]{name}[/]" + ("" if value else ": none"))
+            _rows(console, value)
+        else:
+            console.print(f"{name}: {value}")
+
+
+def _rows(console: RichConsole, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, value in rows[0].items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(name, value) for name, value in row.items()))
+    console.print(table)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "bytes":
+        return human_bytes(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) if name != "grid" else " x ".join(map(str, value))
+    text = str(value)
+    return text[:12] if len(text) == 64 and text.isalnum() else text
+
+
+def human_bytes(count: int) -> str:
+    """Return a size people can read: '4.2 MB' (1 MB is 10^6 bytes)."""
+    size, unit = float(count), "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, bigger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def relative(path: Path) -> str:
+    """Return a path as people type it: relative when it lies below this folder."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
