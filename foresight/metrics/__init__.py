@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from foresight.metrics.probes import ridge_probe
     from foresight.metrics.procrustes import procrustes_distance
     from foresight.metrics.rsa import mantel_test, rsa_spearman
+    from foresight.metrics.selection import best_of
     from foresight.metrics.space import Space
     from foresight.metrics.spatial import morans_i, radial_power_spectrum
 
 _HOME = {
     "Estimate": "estimate",
     "Space": "space",
+    "best_of": "selection",
     "cka_blockwise": "blockwise",
     "cka_minibatch": "cka",
     "cluster_purity": "categories",
@@ -56,6 +58,7 @@ _HOME = {
 __all__ = [
     "Estimate",
     "Space",
+    "best_of",
     "cka_blockwise",
     "cka_minibatch",
     "cluster_purity",

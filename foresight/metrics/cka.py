@@ -29,6 +29,7 @@ def linear_cka(
     debiased: bool = True,
     permutations: int = 999,
     resamples: int = 60,
+    keep_null: bool = False,
     seed: int = 0,
 ) -> Estimate:
     """Return linear CKA of `x` and `y` [sample feature], rows paired; at most 1, and 1 for a rotated copy.
@@ -37,6 +38,7 @@ def linear_cka(
     the ratio of unbiased HSICs and about 0 for independent spaces of any width, so it can be slightly
     negative; the biased one grows with feature / sample even for noise and stands in `controls['biased']`
     with its exact permutation mean `'biased null'`. `debiased=False` puts the biased value first.
+    `keep_null` puts the null under `detail['null draws']`, which `best_of` reads.
 
     Kornblith et al. (2019), arXiv:1905.00414; unbiased HSIC: Song et al. (2012), eq. 5, as used by Nguyen et
     al. (2020), arXiv:2010.15327. nan below 4 groups and when a side is constant.
@@ -49,6 +51,7 @@ def linear_cka(
         debiased=debiased,
         permutations=permutations,
         resamples=resamples,
+        keep_null=keep_null,
         seed=seed,
         detail={"kernel": "linear"},
     )
@@ -63,6 +66,7 @@ def rbf_cka(
     debiased: bool = True,
     permutations: int = 999,
     resamples: int = 60,
+    keep_null: bool = False,
     seed: int = 0,
 ) -> Estimate:
     """Return CKA with the kernel exp(-d² / 2σ²), σ = `bandwidth` x the median distance between two samples.
@@ -79,6 +83,7 @@ def rbf_cka(
         debiased=debiased,
         permutations=permutations,
         resamples=resamples,
+        keep_null=keep_null,
         seed=seed,
         detail={"kernel": "rbf", "bandwidth": bandwidth},
     )
@@ -193,6 +198,7 @@ def _cka(
     debiased: bool,
     permutations: int,
     resamples: int,
+    keep_null: bool,
     seed: int,
     detail: Mapping[str, Any],
 ) -> Estimate:
@@ -240,7 +246,11 @@ def _cka(
         n=n,
         n_effective=g,
         controls=controls,
-        detail={**detail, "estimator": "debiased" if debiased else "biased"},
+        detail={
+            **detail,
+            "estimator": "debiased" if debiased else "biased",
+            **({"null draws": null.tolist()} if keep_null else {}),
+        },
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 NAN = math.nan
+NUMBERS = ("value", "low", "high", "null", "p")
+"""Fields that are nan when unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,19 @@ class Estimate:
             "why": self.why,
             "detail": plain(self.detail),
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Estimate:
+        """Undo `to_json`, but for entries that were not finite: None is read as nan."""
+        numbers = {name: NAN if value[name] is None else float(value[name]) for name in NUMBERS}
+        return cls(
+            **numbers,
+            n=int(value["n"]),
+            n_effective=int(value["n_effective"]),
+            controls={k: NAN if v is None else float(v) for k, v in value["controls"].items()},
+            why=str(value["why"]),
+            detail=dict(value["detail"]),
+        )
 
 
 def plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ def rsa_spearman(
     metric: Metric = "euclidean",
     permutations: int = 999,
     resamples: int = 60,
+    keep_null: bool = False,
     seed: int = 0,
 ) -> Estimate:
     """Return Spearman's ρ between the n(n-1)/2 distances of `x` and of `y` [sample feature], in [-1, 1].
@@ -34,7 +35,7 @@ def rsa_spearman(
     Kriegeskorte, Mur & Bandettini (2008); Mantel (1967). nan below 4 groups and when all distances of a side
     are equal.
     """
-    return _compare(x, y, groups, metric, "spearman", permutations, resamples, seed)
+    return _compare(x, y, groups, metric, "spearman", permutations, resamples, keep_null, seed)
 
 
 def mantel_test(
@@ -45,13 +46,14 @@ def mantel_test(
     metric: Metric = "euclidean",
     permutations: int = 999,
     resamples: int = 60,
+    keep_null: bool = False,
     seed: int = 0,
 ) -> Estimate:
     """Return Mantel's r, Pearson's correlation of the distances, with its one-sided permutation p.
 
     As `rsa_spearman` but on the distances themselves, so a monotone bend of one space lowers it.
     """
-    return _compare(x, y, groups, metric, "pearson", permutations, resamples, seed)
+    return _compare(x, y, groups, metric, "pearson", permutations, resamples, keep_null, seed)
 
 
 def rank_matrix(distances: Float[np.ndarray, "sample sample"]) -> Float[np.ndarray, "sample sample"]:
@@ -80,6 +82,7 @@ def _compare(
     kind: str,
     permutations: int,
     resamples: int,
+    keep_null: bool,
     seed: int,
 ) -> Estimate:
     a, b = as_pair(x, y, groups)
@@ -118,7 +121,12 @@ def _compare(
         n=n,
         n_effective=g,
         controls=controls,
-        detail={"metric": metric, "correlation": kind, "pairs": g * (g - 1) // 2},
+        detail={
+            "metric": metric,
+            "correlation": kind,
+            "pairs": g * (g - 1) // 2,
+            **({"null draws": null.tolist()} if keep_null else {}),
+        },
     )
 
 

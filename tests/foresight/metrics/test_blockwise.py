@@ -91,7 +91,7 @@ def test_groups_are_averaged_block_by_block() -> None:
 
 def test_only_blocks_are_read_and_memory_does_not_grow_with_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockwise, "KEEP_BYTES", 0)
-    x, y = (s.astype("f4") for s in gaussians(3000, (24, 16)))
+    x, y = (s.astype("f4") for s in gaussians(2000, (24, 16)))
     a, b = Sliced(x), Sliced(y)
     options: dict[str, Any] = {"block": 128, "part": 50, "permutations": 0, "resamples": 0}
     tracemalloc.start()
@@ -102,7 +102,7 @@ def test_only_blocks_are_read_and_memory_does_not_grow_with_pairs(monkeypatch: p
     ranks = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert max(a.longest, b.longest) == 128
-    assert linear < 8e6  # an n x n matrix of float64 is 72 MB
+    assert linear < 8e6  # an n x n matrix of float64 is 32 MB
     assert ranks < 60e6  # tables of 2**20 bins: counts, ends and ranks of two spaces, whatever n is
 
 
@@ -163,8 +163,8 @@ def test_minibatch_cka_has_a_valid_p_and_an_interval_once_there_are_eight_batche
     got = cka_minibatch(*gaussians(120, (50, 40)), batch=12, permutations=99)
     assert got.low < 0 < got.high
     assert got.detail["batches"] == 10
-    p = [cka_minibatch(*gaussians(24, (4, 3), seed=s), batch=8, permutations=39).p for s in range(150)]
-    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.05)
+    p = [cka_minibatch(*gaussians(24, (4, 3), seed=s), batch=8, permutations=39).p for s in range(100)]
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.06)
     assert "8 are needed" in cka_minibatch(*gaussians(40, (5, 4)), batch=20, permutations=0).why
     with pytest.raises(ValueError, match="a batch holds at least 4 groups, but got 3"):
         cka_minibatch(*gaussians(40, (5, 4)), batch=3)

@@ -70,11 +70,11 @@ def test_classes_far_apart_are_found_by_every_measure() -> None:
 @pytest.mark.parametrize("measure", MEASURES)
 def test_random_labels_read_chance_and_their_p_is_uniform(measure) -> None:  # type: ignore[no-untyped-def]
     p = []
-    for seed in range(100):
+    for seed in range(60):
         (x,) = gaussians(40, (5,), seed=seed)
         labels = np.random.default_rng(seed).permutation(np.arange(40) % 4)
         p.append(measure(x, labels, permutations=39, resamples=0).p)
-    assert np.mean(np.array(p) <= 0.05) <= 0.12
+    assert np.mean(np.array(p) <= 0.05) <= 0.14
     assert np.mean(p) > 0.4  # purity takes few values: its ties push p up, never down
     estimate = measure(*classes(apart=0.0), **FAST)
     assert estimate.low <= estimate.null <= estimate.high

@@ -69,10 +69,10 @@ def test_a_planted_share_is_found_with_an_interval_and_a_small_p() -> None:
 
 
 def test_the_permutation_p_of_independent_spaces_is_uniform() -> None:
-    draws = [gaussians(24, (6, 5), seed=s) for s in range(300)]
+    draws = [gaussians(24, (6, 5), seed=s) for s in range(200)]
     p = np.array([linear_cka(x, y, permutations=99, resamples=0).p for x, y in draws])
-    # 300 draws of a 5 % event: 15 ± 3 x 3.8
-    assert 4 <= (p <= 0.05).sum() <= 27
+    # 200 draws of a 5 % event: 10 ± 3 x 3.1
+    assert 1 <= (p <= 0.05).sum() <= 19
     assert p.mean() == pytest.approx(0.5, abs=0.06)
 
 

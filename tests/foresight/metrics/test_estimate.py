@@ -38,6 +38,16 @@ def test_numpy_values_nan_controls_and_tuples_become_plain_json() -> None:
     assert loaded["detail"] == {"range": [1, None], "names": ["a"], "on": True}
 
 
+def test_an_estimate_survives_the_way_through_json() -> None:
+    defined = Estimate(
+        value=0.5, low=0.1, high=0.9, p=0.01, n=9, n_effective=3, controls={"a": 0.2}, detail={"k": 3}
+    )
+    for estimate in (defined, Estimate.undefined("one class", n=5, n_effective=5)):
+        back = Estimate.from_json(json.loads(json.dumps(estimate.to_json())))
+        assert back.to_json() == estimate.to_json()
+        assert math.isnan(back.null)
+
+
 def test_a_number_that_does_not_exist_must_say_why() -> None:
     with pytest.raises(ValueError, match="says why"):
         Estimate(value=math.nan, n=3, n_effective=3)
