@@ -15,6 +15,9 @@ Metric = Literal["euclidean", "cosine"]
 FEWEST = 4
 """Below four observations no debiased estimator exists (Song et al. 2012 divide by n(n-3))."""
 
+MOST = 20_000
+"""Rows beyond which an n x n matrix in float64 (3 GiB) is refused."""
+
 
 class Space:
     """Latents of `sample` rows in one space; what several metrics need is computed on first use and kept.
@@ -73,6 +76,7 @@ class Space:
     @cached_property
     def gram(self) -> Float[np.ndarray, "sample sample"]:
         """Inner products of the centred rows, in float64."""
+        self._affordable()
         centred = self.values - self.mean
         return centred @ centred.T
 
@@ -103,6 +107,7 @@ class Space:
 
     @cached_property
     def _cosine(self) -> Float[np.ndarray, "sample sample"]:
+        self._affordable()
         rows = self.values.astype(np.float64)
         norms = np.sqrt(
             np.einsum("ij,ij->i", rows, rows)
@@ -114,6 +119,14 @@ class Space:
             )
         rows /= norms[:, None]
         return self._settled(rows, rows @ rows.T) / 2  # of unit rows, |u - v|² = 2 (1 - cosine)
+
+    def _affordable(self) -> None:
+        if len(self) > MOST:
+            raise ValueError(
+                f"matrices of sample pairs are built for at most {MOST} rows, but got {len(self)} "
+                f"({len(self) ** 2 * 8 / 2**30:.0f} GiB each); use cka_blockwise, rsa_blockwise or knn_blockwise, "
+                "or a random part"
+            )
 
     def _settled(self, rows: np.ndarray, gram: np.ndarray) -> Float[np.ndarray, "sample sample"]:
         """Return squared distances with small ones exact and equal ones equal."""

@@ -59,3 +59,12 @@ def test_undefined_rsa_says_why() -> None:
         rsa_spearman(x, zero, metric="cosine")
     with pytest.raises(ValueError, match="'euclidean' or 'cosine', but got 'cosin'"):
         rsa_spearman(x, x**2, metric="cosin")  # type: ignore[arg-type]
+
+
+def test_too_many_rows_for_a_matrix_of_pairs_are_refused_before_memory_is_asked_for() -> None:
+    x = np.zeros((20_001, 1))
+    x[0] = 1.0
+    with pytest.raises(ValueError, match=r"at most 20000 rows, but got 20001 .*use cka_blockwise"):
+        _ = Space(x).gram
+    with pytest.raises(ValueError, match="use cka_blockwise"):
+        Space(x + 1.0).distances("cosine")
