@@ -93,5 +93,5 @@ class StoreMachine(RuleBasedStateMachine):
             np.testing.assert_array_equal(self.catalog.row(recipe().id, sample(i)).values, expected)
 
 
-StoreMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=12, deadline=None)
 TestStoreMachine = StoreMachine.TestCase

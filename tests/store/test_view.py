@@ -97,42 +97,38 @@ def test_two_recipes_that_fit_a_name_are_listed_not_chosen(catalog):
         catalog.view(model="tiny", point="vit.5", manifest=m)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("tokens", [[12, 12, 12], [5, 12, 2]])
-def test_plain_zarr_and_xarray_read_a_shard_without_our_code(local, dtype, tokens):
-    with local.writer(recipe()) as writer:
-        for i, n in enumerate(tokens):
-            writer.put(**row(i, tokens=n, dtype=dtype))
-    (shard,) = (p for p in local.place.root.glob("shards/*/*"))
+def test_plain_zarr_and_xarray_read_shards_without_our_code(local):
     program = (
         "import sys, zarr, xarray\n"
-        "g = zarr.open_group(sys.argv[1], mode='r')\n"
-        "d = xarray.open_zarr(sys.argv[1], consolidated=False)\n"
-        "name = 'values' if 'values' in g else 'values_bits'\n"
-        "assert (g[name][...].tobytes() == d[name].values.tobytes())\n"
-        "assert 'store' not in sys.modules\n"
-        "print(name, g[name].dtype, d[name].dims[-1], g[name][...].tobytes().hex())\n"
+        "for shard in sys.argv[1:]:\n"
+        "    group = zarr.open_group(shard, mode='r')\n"
+        "    data = xarray.open_zarr(shard, consolidated=False)\n"
+        "    name = 'values' if 'values' in group else 'values_bits'\n"
+        "    assert group[name][...].tobytes() == data[name].values.tobytes()\n"
+        "    assert 'store' not in sys.modules\n"
+        "    print(name, group[name].dtype, data[name].dims[-1], group[name][...].tobytes().hex())\n"
     )
-    said = subprocess.run([sys.executable, "-c", program, shard], capture_output=True, text=True, check=True)
-    name, seen, last, data = said.stdout.split()
-    bf16 = dtype is ml_dtypes.bfloat16
-    assert (name, seen, last) == (
-        "values_bits" if bf16 else "values",
-        "uint16" if bf16 else np.dtype(dtype).name,
-        "feature",
-    )
-    assert (
-        data
-        == b"".join(row(i, tokens=n, dtype=dtype)["values"].tobytes() for i, n in enumerate(tokens)).hex()
-    )
-    group = zarr.open_group(shard, mode="r")
-    assert group.attrs["foresight"]["samples"] == [sample(i) for i in range(3)]
-    assert group.attrs["foresight"]["row_sizes"] == tokens
-    data = xr.open_zarr(shard, consolidated=False)
-    np.testing.assert_array_equal(
-        np.ravel(data["tile"].values),
-        np.concatenate([row(i, tokens=n)["tile"] for i, n in enumerate(tokens)]),
-    )
+    shards, expected = [], []
+    for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
+        for tokens in ([12, 12, 12], [5, 12, 2]):
+            of = recipe(dtype=np.dtype(dtype).name, tokens=tokens)
+            with local.writer(of) as writer:
+                for i, n in enumerate(tokens):
+                    writer.put(**row(i, tokens=n, dtype=dtype))
+            (shard,) = local.place.root.glob(f"shards/{of.id}/*")
+            shards.append(shard)
+            seen = "values_bits uint16" if dtype is ml_dtypes.bfloat16 else f"values {np.dtype(dtype).name}"
+            values = [row(i, tokens=n, dtype=dtype)["values"].tobytes() for i, n in enumerate(tokens)]
+            expected.append(f"{seen} feature {b''.join(values).hex()}")
+            about = zarr.open_group(shard, mode="r").attrs["foresight"]
+            assert about["samples"] == [sample(i) for i in range(3)]
+            assert about["row_sizes"] == tokens
+            tiles = np.concatenate([row(i, tokens=n)["tile"] for i, n in enumerate(tokens)])
+            data = xr.open_zarr(shard, consolidated=False)
+            np.testing.assert_array_equal(np.ravel(data["tile"].values), tiles)
+    command = [sys.executable, "-c", program, *shards]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == expected
 
 
 def test_points_stack_and_models_join_by_sample(catalog):
