@@ -118,7 +118,7 @@ def knn_blockwise(
 ) -> Mapping[str, Estimate]:
     """Return 'recall@k' and 'jaccard@k' of `knn_overlap` for all of `x` and `y`, without an n x n matrix.
 
-    Ties go to the earlier row. The mean reciprocal rank needs every rank and is left out. Interval and p as in
+    Ties are settled arbitrarily. The mean reciprocal rank needs every rank and is left out. Interval and p as in
     `cka_blockwise`; the part has the same k, so its neighbourhoods are wider.
     """
     a, b = paired(x, y, groups)
@@ -158,23 +158,36 @@ def nearest(rows: Any, k: int, *, metric: Metric = "cosine", block: int = 1024) 
     for i, (start, stop) in enumerate(edges):
         best = np.full((stop - start, k), np.inf)
         index = np.full((stop - start, k), len(rows), dtype=np.int64)
-        for j, (low, high) in enumerate(edges):
-            squared = side.squared(i, j)
+        for j, (low, _) in enumerate(edges):
+            # |x_j|²/2 - x_i·x_j orders the j as the distance does, and stays in the precision of the input
+            score = side.block(j) @ side.block(i).T
+            np.subtract((side.norms[j] / 2).astype(score.dtype)[:, None], score, out=score)
+            score = score.T
             if i == j:
-                np.fill_diagonal(squared, np.inf)
-            # only entries that beat the worst kept one are looked at: after a few blocks, hardly any
-            m = min(k, high - low)
-            if m < high - low:
-                cut = np.argpartition(squared, m - 1, axis=1)[:, :m]
-                squared = np.take_along_axis(squared, cut, axis=1)
-            else:
-                cut = np.broadcast_to(np.arange(high - low), squared.shape)
-            distances = np.concatenate([best, squared], axis=1)
-            indices = np.concatenate([index, cut + low], axis=1)
+                np.fill_diagonal(score, np.inf)
+            near, found = _better(score, best[:, -1], k)
+            distances = np.concatenate([best, near], axis=1)
+            indices = np.concatenate([index, np.where(found < 0, len(rows), found + low)], axis=1)
             order = np.lexsort((indices, distances), axis=1)[:, :k]
             best, index = np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
         out[start:stop] = index
     return out
+
+
+def _better(
+    score: Float[np.ndarray, "row col"], worst: Float[np.ndarray, " row"], k: int
+) -> tuple[Float[np.ndarray, "row few"], Int[np.ndarray, "row few"]]:
+    """Return the scores below `worst` and their columns, packed to the left; inf and -1 where there are fewer."""
+    rows, cols = np.nonzero(score < worst[:, None])  # after a few blocks, hardly any
+    counts = np.bincount(rows, minlength=len(score))
+    width = int(counts.max(initial=0))
+    if width > 4 * k:
+        cols = np.argpartition(score, k - 1, axis=1)[:, :k]
+        return np.take_along_axis(score, cols, axis=1), cols
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    near, found = np.full((len(score), width), np.inf), np.full((len(score), width), -1)
+    near[rows, place], found[rows, place] = score[rows, cols], cols
+    return near, found
 
 
 class _Distances:

@@ -67,7 +67,7 @@ def cluster_purity(
 
     As many clusters as classes unless `clusters` says otherwise. Purity grows with the number of clusters, so
     read it against `null` (labels permuted over groups) or take `detail['nmi']` and `detail['ari']`. Groups
-    are averaged first. The interval clusters every half anew, from the full sample's centres.
+    are averaged first. The interval clusters every half anew, so it holds the luck of k-means as well.
     """
     space, codes, _, n = _labelled(x, labels, groups)
     k = int(codes.max()) + 1 if clusters is None else clusters
@@ -81,20 +81,20 @@ def cluster_purity(
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     points = space.coordinates
-    assigned, centres = _kmeans(points, k, seed=seed)
+    assigned, _ = _kmeans(points, k, seed=seed)
     hot_clusters = _onehot(assigned, k)
 
     def purity_of(hot: np.ndarray) -> np.ndarray:
         return _product(hot_clusters.T, hot).max(axis=-1).sum(axis=0) / len(hot)
 
     def half(s: np.ndarray) -> float:
-        again = _lloyd(points[s], centres)[0]
+        again, _ = _kmeans(points[s], k, seed=seed + int(s[0]), starts=2)
         return float((_onehot(again, k).T @ _onehot(codes[s])).max(axis=1).sum() / len(s))
 
     null = _label_null(codes, purity_of, permutations, seed)
     return _estimate(
         float(purity_of(_onehot(codes))),
-        half_sample_error(half, len(space), resamples=resamples, seed=seed),
+        half_sample_error(half, len(space), resamples=resamples if 2 * k < len(space) else 0, seed=seed),
         null,
         n=n,
         g=len(space),
@@ -338,7 +338,7 @@ def _spread_out(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndar
     # k-means++ (Arthur & Vassilvitskii 2007): the next centre is drawn by its squared distance to the others
     chosen = [int(rng.integers(len(points)))]
     nearest = np.square(points - points[chosen[0]]).sum(axis=1)
-    while len(chosen) < k:
+    while len(chosen) < k and nearest.any():  # fewer different points than clusters: fewer clusters
         chosen.append(int(rng.choice(len(points), p=nearest / nearest.sum())))
         nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
     return points[chosen]

@@ -48,6 +48,8 @@ def pca_dimension(
     value = float(_components(values, share))
     error = float(half_sample_error(half, len(space), resamples=resamples, seed=seed))
     low, high = interval(value, error, len(space), bounds=(1.0, min(space.width, len(space) - 1)))
+    if math.isfinite(low):
+        low, high = math.floor(low), math.ceil(high)  # a count of components; halves that agree hide one step
     noise = float(_components(isotropic_noise(len(space), space.width).spectrum[0], share))
     return Estimate(
         value=value,
