@@ -102,18 +102,18 @@ class Store:
     def row(self, recipe_id: str, sample: str) -> Row:
         """Return one row, checked on its first read. Missing or Damaged when it cannot be had."""
         check_id(sample, "sample digest")
-        ((table, i),) = self._contents.index(recipe_id).locate([sample])
+        ((table, i),) = self._contents.find(recipe_id, [sample])
         return self._contents.rows.row(table, i)
 
     def token(self, recipe_id: str, sample: str, token: int) -> np.ndarray:
         """Return one token's values, [feature], reading nothing else, so unchecked unless `row` was read."""
         check_id(sample, "sample digest")
-        ((table, i),) = self._contents.index(recipe_id).locate([sample])
+        ((table, i),) = self._contents.find(recipe_id, [sample])
         return self._contents.rows.shard(table).token(i, token)
 
     def gather(self, recipe_id: str, samples: Sequence[str]) -> np.ndarray | list[np.ndarray]:
         """Return rows' values, [row token feature], in the order given; a list where token counts differ."""
-        return gather(self._contents.rows, self._contents.index(recipe_id).locate(samples))
+        return gather(self._contents.rows, self._contents.find(recipe_id, samples))
 
     def content_id(self, recipe_id: str, digests: Sequence[str]) -> str | None:
         """Return the content id of a recipe's rows for samples in this order; None while rows are missing."""

@@ -78,6 +78,14 @@ class Contents:
         """Return every recipe with the time it was first kept."""
         return [self._dated(name.removesuffix(".json")) for name in self.place.names("recipes")]
 
+    def find(self, recipe_id: str, samples: Sequence[str]) -> list[tuple[Table, int]]:
+        """Return where rows lie, looking for new ones only when one is missing: rows never change."""
+        if recipe_id in self._indexes:
+            index = self._indexes[recipe_id]
+            if not index.missing(samples):
+                return index.locate(samples)
+        return self.index(recipe_id).locate(samples)
+
     def located(self, recipe_id: str, manifest_id: str) -> list[tuple[Table, int]]:
         """Return where each row of a manifest lies. Missing when one is; ValueError for an empty manifest."""
         samples = digests_of(self.manifest(manifest_id))

@@ -45,11 +45,14 @@ class Rows:
 
     def values_into(self, table: Table, i: int, out: np.ndarray) -> None:
         """Fill `out` [token feature]; checked by the row's checksum, or its digest where it has none."""
-        fits = self.shard(table).values_into(i, out)
+        shard = self.shard(table)
+        seen = self._checked.setdefault(table.shard, np.zeros(len(table), bool))
+        fits = shard.values_into(i, out, check=not seen[i])
         if fits is False:
             raise _not_as_written(table, i)
-        if fits is None:
-            out[...] = self.row(table, i).values
+        if fits is None and not seen[i]:
+            self.row(table, i)
+        seen[i] = True
 
     def expect(self, found: Sequence[tuple[Table, int]]) -> None:
         """Say that these rows will be read soon."""

@@ -161,15 +161,15 @@ class Shard:
         """Say that row i will be read soon."""
         self.place.expect(f"{self.folder}/{self.values_file}", int(self.offsets[i]), int(self.sizes[i]))
 
-    def values_into(self, i: int, out: np.ndarray) -> bool | None:
-        """Fill `out` [token feature] with row i; return whether its checksum fits, None without one."""
-        check = bytearray(4 if self.table.layout == "fixed" else 0)
+    def values_into(self, i: int, out: np.ndarray, *, check: bool) -> bool | None:
+        """Fill `out` [token feature] with row i; return whether its checksum fits, None where none was read."""
+        own = bytearray(4 if check and self.table.layout == "fixed" else 0)
         flat = bits(out)
         path = f"{self.folder}/{self.values_file}"
-        read = self.place.read_into(path, int(self.offsets[i]), [flat, check] if check else [flat])
-        if read != flat.nbytes + len(check):
+        read = self.place.read_into(path, int(self.offsets[i]), [flat, own] if own else [flat])
+        if read != flat.nbytes + len(own):
             raise self._short(i)
-        return _crc(flat) == check if check else None
+        return _crc(flat) == own if own else None
 
     def token(self, i: int, token: int) -> np.ndarray:
         """Return one token's values, [feature], unchecked: a row's checksum needs all of the row."""

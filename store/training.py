@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -123,12 +124,15 @@ class Reader:
 
     def _read_ahead(self, ahead: queue.Queue[Any], stop: threading.Event, epoch: int, first: int) -> None:
         try:
+            buffers = _Buffers(self.prefetch + 3)
             whole = order(len(self), self.seed, epoch)
             mine = [self._mine(whole, step) for step in range(self.steps)]
             for step in range(first, self.steps):
                 if step + 1 < self.steps:
                     self.rows.expect([self.found[i] for i in mine[step + 1]])
-                batch = Batch(epoch=epoch, step=step, index=mine[step], values=self._values(mine[step]))
+                batch = Batch(
+                    epoch=epoch, step=step, index=mine[step], values=self._values(mine[step], buffers)
+                )
                 if stop.is_set():
                     return
                 ahead.put(batch)
@@ -141,11 +145,32 @@ class Reader:
         here = epoch_order[step * together : (step + 1) * together]
         return np.array_split(here, self.ranks)[self.rank]
 
-    def _values(self, indices: Sequence[int] | np.ndarray) -> np.ndarray | list[np.ndarray]:
-        return gather(self.rows, [self.found[int(i)] for i in indices])
+    def _values(
+        self, indices: Sequence[int] | np.ndarray, buffers: _Buffers | None = None
+    ) -> np.ndarray | list[np.ndarray]:
+        return gather(self.rows, [self.found[int(i)] for i in indices], buffers)
 
 
-def gather(rows: Rows, found: Sequence[tuple[Table, int]]) -> np.ndarray | list[np.ndarray]:
+class _Buffers:
+    """Arrays that are handed out again once nobody else refers to them: fresh memory costs more than a copy."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        for array in self._kept:
+            # the list, the loop and the call itself; a view or a tensor of it would be a fourth
+            if array.shape == shape and array.dtype == dtype and sys.getrefcount(array) == 3:
+                return array
+        array = np.empty(shape, dtype)
+        self._kept = [*self._kept[-self._most + 1 :], array]
+        return array
+
+
+def gather(
+    rows: Rows, found: Sequence[tuple[Table, int]], buffers: _Buffers | None = None
+) -> np.ndarray | list[np.ndarray]:
     """Return located rows' values, [row token feature], in the order given; a list where counts differ."""
     if not found:
         return []
@@ -155,7 +180,8 @@ def gather(rows: Rows, found: Sequence[tuple[Table, int]]) -> np.ndarray | list[
     rows.expect(found)
     out: np.ndarray | list[np.ndarray]
     if len(set(counts)) == 1:
-        out = np.empty((len(found), counts[0], features), dtype)
+        shape = (len(found), counts[0], features)
+        out = np.empty(shape, dtype) if buffers is None else buffers.take(shape, dtype)
     else:
         out = [np.empty((n, features), dtype) for n in counts]
     # in the order of the disk, whatever the order asked for

@@ -123,3 +123,16 @@ def test_gather_and_token_read_by_place(catalog):
     np.testing.assert_array_equal(catalog.token(recipe().id, row(4)["sample"], 11), row(4)["values"][11])
     with pytest.raises(IndexError, match="has 12 tokens"):
         catalog.token(recipe().id, row(4)["sample"], 12)
+
+
+def test_a_batch_that_is_kept_is_never_written_over(full):
+    kept = list(full(seed=None, batch_rows=2, prefetch=1))
+    tensors = [batch.torch() for batch in full(seed=None, batch_rows=2, prefetch=1)]
+    views = [batch.values[1:] for batch in full(seed=None, batch_rows=2, prefetch=1)]
+    for k, batch in enumerate(kept):
+        for j, i in enumerate(batch.index):
+            expected = row(int(i), dtype=ml_dtypes.bfloat16)["values"]
+            assert batch.values[j].tobytes() == expected.tobytes()
+            assert tensors[k][j].view(torch.int16).numpy().tobytes() == expected.tobytes()
+            if j:
+                assert views[k][j - 1].tobytes() == expected.tobytes()
