@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 FORMAT = 2
 """Goes up when the layout or the checks behind `refused` change."""
@@ -16,9 +15,8 @@ Stamp = tuple[int, int, int, int]
 """(size, mtime_ns, ctime_ns, inode): while they stay, the bytes are taken to be the same."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What is known about one file."""
+class Seen(NamedTuple):
+    """What is known about one file. A tuple, because there are hundred thousands."""
 
     stamp: Stamp
     digest: str
@@ -107,7 +105,7 @@ class DigestCache:
             same = value["readers"] == self._readers
             self._files = {
                 str(key): Seen(
-                    stamp=(int(s[0]), int(s[1]), int(s[2]), int(s[3])),
+                    stamp=_stamp(*s),
                     digest=_hex(digest),
                     refused=str(refused),
                     facts=facts if same else None,
@@ -116,6 +114,10 @@ class DigestCache:
             }
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
             self._files = {}
+
+
+def _stamp(size: int, mtime_ns: int, ctime_ns: int, inode: int) -> Stamp:
+    return size, mtime_ns, ctime_ns, inode
 
 
 def _hex(text: str) -> str:

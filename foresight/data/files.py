@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from foresight.data.stills import READER, StillError, read_still
 from foresight.nouns import Frames, Sample, Skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Kept:
-    entry: Entry
-    seen: Seen
-
-
 class Files:
     """Files of one root. `keep` makes a file the one behind its digest; `frames` reads it under that digest.
 
@@ -41,21 +34,26 @@ class Files:
         self.root = root
         self._workers = workers or os.cpu_count() or 1
         self._decode = decode
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, tuple[Entry, Seen]] = {}
         self._headers: dict[str, Header] = {}
         self._cache = DigestCache(cache_dir, root=root, readers=f"{READER}, {readers()}")
 
-    def look_at(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Seen | Skip]]:
+    def look_at(self, entries: Iterable[Entry]) -> Generator[tuple[Entry, Seen | Skip], None, None]:
         """Yield what each file is, in order, looking ahead on threads; what was learnt is cached."""
+        workers = self._workers
+        looks = ahead_of(self._look, entries, workers=workers, ahead=8 * workers, known=self._known)
         try:
-            for entry, seen in ahead_of(self._look, entries, workers=self._workers, ahead=8 * self._workers):
+            for entry, seen in looks:
                 if isinstance(seen, Seen):
                     self._cache.put(entry.key, seen)
-                    why = seen.refused or (seen.facts or {}).get("why") if self._decode else seen.refused
+                    why = seen.refused
+                    if self._decode and seen.facts is not None:
+                        why = why or seen.facts.get("why", "")
                     yield entry, Skip(key=entry.key, why=why) if why else seen
                 else:
                     yield entry, seen
         finally:
+            looks.close()
             # also when a scan is interrupted: what was read need not be read again
             self._cache.save()
 
@@ -66,9 +64,9 @@ class Files:
         *,
         total: int,
         progress: Progress | None,
-        group_of: Callable[[Entry], str | None] = lambda entry: None,
+        group_of: Callable[[Entry], str | None] | None = None,
         per_group: int | None = None,
-        refuse: Callable[[Entry, dict[str, Any]], str] = lambda entry, facts: "",
+        refuse: Callable[[Entry, dict[str, Any]], str] | None = None,
     ) -> tuple[list[tuple[Entry, Seen]], list[Skip]]:
         """Return the first `count` usable files (None: all) and what had to be skipped on the way.
 
@@ -79,28 +77,31 @@ class Files:
         skipped: list[Skip] = []
         groups: Counter[str | None] = Counter()
 
-        def has_room(entry: Entry) -> bool:
-            return per_group is None or groups[group_of(entry)] < per_group
+        def full(entry: Entry) -> bool:
+            return group_of is not None and per_group is not None and groups[group_of(entry)] >= per_group
 
-        looking = self.look_at(entry for entry in entries if has_room(entry))
+        wanted = entries if per_group is None else (entry for entry in entries if not full(entry))
+        looking = self.look_at(wanted)
         for done, (entry, seen) in enumerate(looking, start=1):
-            if not has_room(entry):
+            # asked again: the group may have filled up since this file was sent ahead
+            if per_group is not None and full(entry):
                 pass
             elif isinstance(seen, Skip):
                 skipped.append(seen)
-            elif why := refuse(entry, seen.facts or {}):
+            elif refuse is not None and (why := refuse(entry, seen.facts or {})):
                 skipped.append(Skip(key=entry.key, why=why))
             elif seen.digest in self._kept:
-                skipped.append(Skip(key=entry.key, why=f"same bytes as {self._kept[seen.digest].entry.key}"))
+                skipped.append(Skip(key=entry.key, why=f"same bytes as {self._kept[seen.digest][0].key}"))
             else:
-                self._kept[seen.digest] = _Kept(entry=entry, seen=seen)
+                self._kept[seen.digest] = (entry, seen)
                 taken.append((entry, seen))
-                groups[group_of(entry)] += 1
+                if group_of is not None:
+                    groups[group_of(entry)] += 1
             if progress is not None:
                 progress(done if count is None else len(taken), total if count is None else min(count, total))
             if len(taken) == count:
                 break
-        looking.close()  # type: ignore[attr-defined]
+        looking.close()
         return taken, skipped
 
     def forget_others(self, entries: Iterable[Entry]) -> None:
@@ -111,7 +112,7 @@ class Files:
     def facts(self, digest: str) -> dict[str, Any]:
         """Return what trying the file showed: `size`; of a clip `frames`, `duration_s`, `decoder`; of a still
         `pictures`. Empty when it was not tried."""
-        return {k: v for k, v in (self._kept[digest].seen.facts or {}).items() if k != "header"}
+        return {k: v for k, v in (self._kept[digest][1].facts or {}).items() if k != "header"}
 
     def frames(self, sample: Sample, sampling: Sampling) -> Frames:
         """Return the frames of the file behind the sample's digest; clips are decoded in another process.
@@ -121,15 +122,16 @@ class Files:
         kept = self._kept.get(sample.digest)
         if kept is None:
             raise Unreadable(sample.key, "no file of this data set has the sample's bytes; scan it again")
-        path = Path(kept.entry.path)
+        entry, seen = kept
+        path = Path(entry.path)
         try:
-            if kept.entry.media == "clip":
-                known = self._headers.get(sample.digest) or _header(kept.seen.facts)
-                frames, self._headers[sample.digest] = isolated.read(kept.entry.path, sampling, known)
+            if entry.media == "clip":
+                known = self._headers.get(sample.digest) or _header(seen.facts)
+                frames, self._headers[sample.digest] = isolated.read(entry.path, sampling, known)
             else:
                 with path.open("rb") as file:
                     frames = read_still(file)[0]
-            changed = stamp(path.stat()) != kept.seen.stamp and _digest(path) != sample.digest
+            changed = stamp(path.stat()) != seen.stamp and _digest(path) != sample.digest
         except OSError as error:
             raise Unreadable(sample.key, f"it cannot be opened any more: {error.strerror}") from None
         except (StillError, ClipError) as error:
@@ -138,20 +140,28 @@ class Files:
             raise Unreadable(sample.key, "its bytes changed after the scan; scan it again")
         return frames
 
+    def _known(self, entry: Entry) -> Seen | None:
+        """Return what the cache knows of a file, if that is all that is asked for."""
+        try:
+            seen = self._cache.get(entry.key, stamp(os.stat(entry.path)))  # noqa: PTH116 (hundred thousands)
+        except OSError:
+            return None
+        if seen is None or not (seen.refused or seen.facts is not None or not self._decode):
+            return None
+        return seen
+
     def _look(self, entry: Entry) -> Seen | Skip:
         path = Path(entry.path)
         try:
             now = stamp(path.stat())
             known = self._cache.get(entry.key, now)
-            if known is not None and (known.refused or known.facts is not None or not self._decode):
-                return known
             if now[0] == 0:
                 return Skip(key=entry.key, why="it is empty: zero bytes")
             if known is None:
                 with path.open("rb") as file:
                     known = Seen(stamp=now, digest=digest_of(file), refused=_refused(entry, file, now[0]))
             if self._decode and not known.refused:
-                known = replace(known, facts=_try(entry))
+                known = known._replace(facts=_try(entry))
             if stamp(path.stat()) != now:
                 why = "it changed while it was read; scan again when nothing writes to it"
                 return Skip(key=entry.key, why=why)

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from foresight.nouns import Media, Skip
 
@@ -34,9 +35,8 @@ NOT_READ = frozenset(_OTHER_STILLS | _OTHER_CLIPS)
 HEAD_BYTES = 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One file that is named like media."""
+class Entry(NamedTuple):
+    """One file that is named like media. A tuple, because there are hundred thousands."""
 
     key: str
     """Path under the root, '/'-separated, NFC."""

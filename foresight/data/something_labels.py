@@ -6,8 +6,9 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from foresight.data.json_files import read_json
 from foresight.nouns import Skip
@@ -30,9 +31,8 @@ class LabelFiles:
     """The published labels of the test split, a CSV file of its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """One entry of a split."""
+class Labelled(NamedTuple):
+    """One entry of a split. A tuple, because there are hundred thousands."""
 
     id: str
     split: str
@@ -96,14 +96,13 @@ def _labelled(
 ) -> tuple[str, Labelled | None]:
     if not isinstance(template, str):
         return "its entry has no template, so it has no class", None
-    label = template.replace("[", "").replace("]", "")
+    label, slots = _class_and_slots(template)
     if label not in labels.classes:
         return f"its class {label[:80]!r} is not in {labels.classes_file.name}", None
     text, filling = None, ()
     if placeholders is not None:
         if not isinstance(placeholders, list) or not all(isinstance(p, str) for p in placeholders):
             return "its placeholders are not a list of texts", None
-        slots = len(_PLACEHOLDER.findall(template))
         if slots != len(placeholders):
             return f"its template has {slots} placeholders, but {len(placeholders)} are given", None
         filling = tuple(placeholders)
@@ -118,6 +117,11 @@ def _labelled(
         placeholders=filling,
         text=text,
     )
+
+
+@cache
+def _class_and_slots(template: str) -> tuple[str, int]:
+    return template.replace("[", "").replace("]", ""), len(_PLACEHOLDER.findall(template))
 
 
 def _unlabelled(name: str, split: str) -> Labelled:

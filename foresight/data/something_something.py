@@ -14,6 +14,7 @@ from typing import Any
 from foresight.data.errors import NoUsableData
 from foresight.data.files import Files
 from foresight.data.listing import Entry
+from foresight.data.pause import paused_collection
 from foresight.data.sampling import Sampling
 from foresight.data.something_labels import SPLITS, Labelled, find_labels, read_split
 from foresight.data.source import DataSource, Progress
@@ -83,7 +84,8 @@ class SomethingSomething:
     @property
     def manifest(self) -> Manifest:
         if self._manifest is None:
-            self._manifest = self._scan()
+            with paused_collection():
+                self._manifest = self._scan()
         return self._manifest
 
     def facts(self, sample: Sample) -> dict[str, Any]:
@@ -162,7 +164,7 @@ class SomethingSomething:
             self._samples,
             total=len(ordered),
             progress=self.scan_progress,
-            group_of=lambda entry: labelled[entry.key].label,
+            group_of=None if self._per_class is None else (lambda entry: labelled[entry.key].label),
             per_group=self._per_class,
         )
         skipped += unusable
