@@ -142,7 +142,9 @@ def headline(decision: Mapping[str, Any]) -> Headline:
         score=real(composite.get("value")),
         low=real(composite.get("low")),
         high=real(composite.get("high")),
-        band=f"{band['word']}: {band['meaning']}." if band else "",
+        band=f"{band['word']}{'' if band.get('settled') else ', not settled'}: {band['meaning']}."
+        if band
+        else "",
         band_why=band.get("why", ""),
         borders=(0.2, 0.4, 0.6) if band else (),
         tiles=[

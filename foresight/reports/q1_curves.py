@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from foresight.reports.q1 import Q1Inputs
 
 MOST_CURVES = 4
+NOT_DRAWN = ("chance", "debiased", "isotropic noise", "calibrated", "uniform", "not floored")
+"""Controls that are a line already, the number itself, or on another scale; the tables hold them all."""
 
 
 def curves(inputs: Q1Inputs, rows: Sequence[Row]) -> list[Figure]:
@@ -98,8 +100,7 @@ def _series(inputs: Q1Inputs, mine: Sequence[Row], points: Sequence[str]) -> lis
                     figures.Series(name=f"{model} chance" if many else "chance", value=null, role="chance")
                 )
             held = dict.fromkeys(c for m in by_point.values() for c in (m.get("controls") or {}))
-            # chance is a line already, and the debiased reading is the number itself
-            told = [] if many else [c for c in held if c not in ("chance", "debiased", "isotropic noise")]
+            told = [] if many else [c for c in held if c not in NOT_DRAWN]
             for control in told[:2]:
                 shown = [
                     real((by_point[p].get("controls") or {}).get(control)) if p in by_point else NAN
