@@ -158,8 +158,10 @@ class Files:
             if now[0] == 0:
                 return Skip(key=entry.key, why="it is empty: zero bytes")
             if known is None:
-                with path.open("rb") as file:
-                    known = Seen(stamp=now, digest=digest_of(file), refused=_refused(entry, file, now[0]))
+                with path.open("rb", buffering=0) as file:
+                    known = Seen(
+                        stamp=now, digest=digest_of(file, now[0]), refused=_refused(entry, file, now[0])
+                    )
             if self._decode and not known.refused:
                 known = known._replace(facts=_try(entry))
             if stamp(path.stat()) != now:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import statistics
 import sys
@@ -119,7 +120,7 @@ def decode(folder: Path) -> dict[str, Any]:
 
 def digest(folder: Path) -> dict[str, Any]:
     """Bytes per second of a first scan without decoding, against reading and against hashing the bytes."""
-    root, count, size = folder / "ssv2", 600, 200_000
+    root, count, size = folder / "ssv2", 1000, 90_000
     _write_ssv2(root, count, lambda i: _webm_like(i, size))
     paths = sorted((root / "videos").iterdir())
 
@@ -137,8 +138,11 @@ def digest(folder: Path) -> dict[str, Any]:
         "ours": lambda: data.open(f"ssv2:{root}", workers=THREADS).manifest,
     }
     rates = _interleaved(sides, count=count * size)
+    cold = _interleaved(sides, count=count * size, before=lambda: _forget_pages(paths))
     return {
         "bytes": rates,
+        "bytes_from_disk": cold,
+        "share_of_reading_from_disk": round(cold["ours"]["per_s"] / cold["reading"]["per_s"], 3),
         "share_of_hashing": {u: round(rates["ours"][u] / rates["hashing"][u], 3) for u in UNITS},
         "share_of_reading_from_memory": {u: round(rates["ours"][u] / rates["reading"][u], 3) for u in UNITS},
     }
@@ -184,7 +188,12 @@ def render(folder: Path) -> dict[str, Any]:
     return {"samples_per_cpu_s": rates}
 
 
-def _interleaved(sides: dict[str, Callable[[], Iterable[Any]]], *, count: int) -> dict[str, dict[str, float]]:
+def _interleaved(
+    sides: dict[str, Callable[[], Iterable[Any]]],
+    *,
+    count: int,
+    before: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, float]]:
     """Return `count` over the median time of each side.
 
     By the clock, and by the processor time of this process and its children: other work on the machine
@@ -194,11 +203,12 @@ def _interleaved(sides: dict[str, Callable[[], Iterable[Any]]], *, count: int) -
     spent: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, run in sides.items():
-            start, before = time.perf_counter(), _cpu_s()
+            before()
+            start, cpu = time.perf_counter(), _cpu_s()
             for _ in run():
                 pass
             clock[name].append(time.perf_counter() - start)
-            spent[name].append(_cpu_s() - before)
+            spent[name].append(_cpu_s() - cpu)
     return {
         name: {
             "per_s": round(count / statistics.median(clock[name]), 1),
@@ -206,6 +216,14 @@ def _interleaved(sides: dict[str, Callable[[], Iterable[Any]]], *, count: int) -
         }
         for name in sides
     }
+
+
+def _forget_pages(paths: list[Path]) -> None:
+    """Drop the files from the page cache, as far as the system lets us."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _cpu_s() -> float:
