@@ -45,4 +45,6 @@ def explained(error: OSError, doing: str) -> StoreError:
             f"{doing}: the place does not allow it ({error.strerror}); "
             "choose a place you may write to, or change its permissions"
         )
+    if error.errno == errno.ENOTDIR:
+        return NotAStore(f"{doing}: a part of that path is a file; choose a folder")
     return StoreError(f"{doing}: {error.strerror or error}; nothing half-written is visible, run again")

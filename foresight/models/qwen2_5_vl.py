@@ -242,12 +242,12 @@ class QwenVision:
 
         video = _is_video(batch)
         if video:
-            clips = [torch.from_numpy(f.pixels).permute(0, 3, 1, 2) for f in batch]
+            clips = [torch.from_numpy(f.pixels.copy()).permute(0, 3, 1, 2) for f in batch]
             inputs = self.video_processor(
                 clips, do_sample_frames=False, cap_pixels_per_frame=False, return_tensors="pt"
             )
         else:
-            stills = [torch.from_numpy(f.pixels[0]).permute(2, 0, 1) for f in batch]
+            stills = [torch.from_numpy(f.pixels[0].copy()).permute(2, 0, 1) for f in batch]
             inputs = self.image_processor(stills, return_tensors="pt")
         grids = inputs[_GRID[video]]
         merge = self.model.config.vision_config.spatial_merge_size**2

@@ -1,0 +1,213 @@
+"""Qwen2.5-VL: every token at its place, values of the plain forward, nothing leaking between neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from foresight import models
+from foresight.models.qwen2_5_vl import QwenVision, resized
+from foresight.nouns import Frames
+from tests.conftest import frames_of
+
+POINTS = [p.name for p in models.points(models.get("qwen2.5-vl-tiny"))]
+
+
+@pytest.fixture(scope="module")
+def vlm() -> QwenVision:
+    ref = models.parse_ref("qwen2.5-vl-tiny@random0")
+    return models.family(ref.card).load(ref, None, device="cpu", dtype="float32", attention="sdpa")
+
+
+def with_patch(frames: Frames, row: int, col: int, patch: int = 8) -> Frames:
+    """Return `frames` with one patch inverted."""
+    pixels = frames.pixels.copy()
+    here = (slice(None), slice(row * patch, (row + 1) * patch), slice(col * patch, (col + 1) * patch))
+    pixels[here] = 255 - pixels[here]
+    return Frames(pixels=pixels, times_s=frames.times_s)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_planted_patch_changes_most_the_token_at_its_place_for_several_sizes_in_one_batch(
+    vlm: QwenVision, point: str
+) -> None:
+    batch = [
+        frames_of(64, 64),
+        frames_of(96, 64, seed=1),
+        frames_of(48, 112, seed=2),
+        frames_of(32, 32, seed=3),
+    ]
+    before = vlm.extract(batch, [point])
+    for image, frames in enumerate(batch):
+        height, width = frames.size
+        for row, col in [(0, 0), (1, 2), (3, 1), (height // 8 - 1, width // 8 - 1)]:
+            changed = [*batch]
+            changed[image] = with_patch(frames, row, col)
+            after = vlm.extract(changed, [point])
+            for other, (a, b) in enumerate(zip(before, after, strict=True)):
+                moved = (a[point].values - b[point].values).norm(dim=1)
+                if other != image:
+                    assert float(moved.max()) < 1e-4  # another image of the batch: rounding at most
+                    continue
+                tokens, most = a[point], int(moved.argmax())
+                cell = height / tokens.grid[1], width / tokens.grid[2]
+                assert abs(tokens.row[most] - (row + 0.5) * 8) <= cell[0] / 2
+                assert abs(tokens.col[most] - (col + 0.5) * 8) <= cell[1] / 2
+
+
+def test_taking_window_order_for_raster_would_be_caught(vlm: QwenVision) -> None:
+    grids = torch.tensor([[1, 8, 8]])
+    window, _ = vlm._places(grids)["window"]
+    misplaced = (window[:, 1:] != vlm._places(grids)["block"][0][:, 1:]).any(axis=1).mean()
+    raster = np.stack(np.unravel_index(np.arange(64), (1, 8, 8)), axis=1)
+    assert misplaced > 0.2
+    assert (window[:, 1:] != raster).any(axis=1).mean() > 0.5
+
+
+def test_extraction_equals_the_plain_forward_at_every_point(vlm: QwenVision) -> None:
+    batch = [frames_of(64, 64), frames_of(96, 64, seed=1), frames_of(48, 112, seed=2)]
+    ours = vlm.extract(batch, POINTS)
+    inputs = vlm.prepare(batch)
+    with torch.no_grad():
+        plain = vlm.model.model(**inputs, output_hidden_states=True, use_cache=False)
+        tower = vlm.model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+        features = vlm.model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
+    merged = features.pooler_output
+    for image, tokens in enumerate(ours):
+        # the processor's own outputs are raster here: the reference needs no un-permuting of ours
+        assert relative(tokens["merged"].values, merged[image]) < TOLERANCE
+        mine = inputs["mm_token_type_ids"][image].bool()
+        for layer in range(1, 4):
+            assert (
+                relative(tokens[f"llm.{layer}"].values, plain.hidden_states[layer][image][mine]) < TOLERANCE
+            )
+        assert relative(tokens["llm.final"].values, plain.last_hidden_state[image][mine]) < TOLERANCE
+    together = torch.cat([t["vit.4"].values for t in ours]).sort(dim=0).values
+    assert relative(together, tower.last_hidden_state.sort(dim=0).values) < TOLERANCE
+
+
+# the same kernels in the same order: only the split of a matrix product over threads may differ in fp32
+TOLERANCE = 1e-5
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def test_a_point_asked_alone_out_of_order_or_by_module_path_has_the_same_values(vlm: QwenVision) -> None:
+    batch = [frames_of(64, 64), frames_of(96, 64, seed=1)]
+    whole = vlm.extract(batch, POINTS)
+    for asked in (["llm.4", "vit.1"], ["model.visual.blocks.2"], ["merged", "patch"]):
+        for image, tokens in enumerate(vlm.extract(batch, asked)):
+            for name, part in tokens.items():
+                assert torch.equal(part.values, whole[image][name].values)
+    assert set(vlm.extract(batch, ["model.visual.blocks.2"])[0]) == {"vit.3"}
+
+
+def test_all_points_take_one_forward_pass_that_ends_after_the_deepest(vlm: QwenVision) -> None:
+    seen: list[str] = []
+    watched = {"vit.4": vlm.model.model.visual.blocks[3], "llm.1": vlm.model.model.language_model.layers[0]}
+    handles = [m.register_forward_hook(lambda *_, n=n: seen.append(n)) for n, m in watched.items()]
+    try:
+        passes = vlm.forwards
+        vlm.extract([frames_of(64, 64)], ["patch", "vit.1", "vit.2"])
+        assert seen == []
+        assert vlm.forwards == passes + 1
+        vlm.extract([frames_of(64, 64)], ["vit.2", "merged"])
+        assert seen == ["vit.4"]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_neighbours_and_padding_do_not_change_a_sample(vlm: QwenVision) -> None:
+    alone = vlm.extract([frames_of(64, 64)], POINTS)[0]
+    crowded = vlm.extract([frames_of(96, 112, seed=5), frames_of(64, 64), frames_of(32, 32, seed=6)], POINTS)[
+        1
+    ]
+    for point in POINTS:
+        assert relative(crowded[point].values, alone[point].values) < TOLERANCE
+
+
+def test_a_clip_keeps_the_time_of_its_tokens_and_its_patches_their_place(vlm: QwenVision) -> None:
+    clip = frames_of(64, 64, time=5, step_s=0.5)
+    tokens = vlm.extract([clip, clip], ["vit.2", "llm.2"])[0]
+    assert tokens["vit.2"].grid == (3, 8, 8)
+    assert tokens["llm.2"].grid == (3, 4, 4)
+    # two frames are one temporal patch; the odd last frame is repeated
+    assert sorted(set(tokens["llm.2"].time_s.tolist())) == [0.25, 1.25, 2.0]
+    changed = clip.pixels.copy()
+    changed[2:4, 8:16, 40:48] = 255 - changed[2:4, 8:16, 40:48]
+    after = vlm.extract([Frames(pixels=changed, times_s=clip.times_s), clip], ["vit.2"])[0]["vit.2"]
+    most = int((after.values - tokens["vit.2"].values).norm(dim=1).argmax())
+    assert (after.time_s[most], after.row[most], after.col[most]) == (1.25, 12.0, 44.0)
+
+
+def test_stills_and_clips_are_not_mixed_in_a_batch(vlm: QwenVision) -> None:
+    with pytest.raises(ValueError, match="stills or clips, but got both"):
+        vlm.extract([frames_of(64, 64), frames_of(64, 64, time=4)], ["vit.1"])
+
+
+def test_the_text_before_the_image_changes_language_layers_and_nothing_in_the_vision_tower(
+    vlm: QwenVision,
+) -> None:
+    import dataclasses
+
+    prompted = QwenVision(
+        dataclasses.replace(vlm.card, prompt_prefix="look: "),
+        vlm.model,
+        vlm.tokenizer,
+        vlm.image_processor,
+        vlm.video_processor,
+    )
+    plain, other = (m.extract([frames_of(64, 64)], ["vit.4", "llm.2"])[0] for m in (vlm, prompted))
+    assert torch.equal(plain["vit.4"].values, other["vit.4"].values)
+    assert relative(other["llm.2"].values, plain["llm.2"].values) > 1e-3
+    by_name = {p.name: p for p in models.points(vlm.card)}
+    assert by_name["llm.2"].prompted
+    assert not by_name["vit.4"].prompted
+
+
+def test_a_half_precision_model_gives_half_precision_latents() -> None:
+    ref = models.parse_ref("qwen2.5-vl-tiny@random0")
+    half = models.family(ref.card).load(ref, None, device="cpu", dtype="bfloat16", attention="sdpa")
+    tokens = half.extract([frames_of(64, 64)], ["llm.4"])[0]["llm.4"]
+    assert tokens.values.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "size", [(64, 64), (480, 640), (224, 224), (128, 128), (1080, 1920), (30, 50), (4000, 3000)]
+)
+def test_planned_sizes_are_the_processors(size: tuple[int, int]) -> None:
+    assert resized(size, unit=28, least=56 * 56) == smart_resize(*size, factor=28, max_pixels=28 * 28 * 1280)
+
+
+def test_the_planned_grid_is_the_one_that_comes_out(vlm: QwenVision) -> None:
+    family = models.family(vlm.card)
+    for size in [(64, 64), (96, 64), (80, 112)]:
+        tokens = vlm.extract([frames_of(*size)], POINTS)[0]
+        for point in models.points(vlm.card):
+            assert family.grid(vlm.card, point, size, 1) == tokens[point.name].grid
+            assert tokens[point.name].values.shape[1] == point.width
+
+
+def test_real_cards_have_the_published_architecture() -> None:
+    card = models.get("qwen2.5-vl-7b")
+    by_name = {p.name: p for p in models.points(card)}
+    assert by_name["vit.32"].width == 1280  # the plans say 1536, which is a number of patches
+    assert by_name["merged"].width == by_name["llm.14"].width == 3584
+    assert "llm.29" not in by_name
+    assert models.family(card).grid(card, by_name["merged"], (448, 672), 1) == (1, 16, 24)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: object) -> None:
+    import dataclasses
+
+    ref = models.parse_ref("qwen2.5-vl-tiny@random0")
+    vision = dict(ref.card.config["vision"]) | {"depth": 9}
+    other = dataclasses.replace(ref.card, config=dict(ref.card.config) | {"vision": vision})
+    model = models.family(ref.card).load(ref, None, device="cpu", dtype="float32", attention="sdpa")
+    with pytest.raises(ValueError, match="declares vision depth = 9, but the checkpoint has 4"):
+        models.family(ref.card)._check_config(other, model.model.config)
