@@ -20,6 +20,7 @@ from store.places import Place
 from store.recipe import Recipe
 from store.results import Result
 from store.rows import Row
+from store.shards import rebuilt_table, shard_recipe
 from store.show import Shown, shown
 from store.sweep import Swept
 from store.training import Reader, gather
@@ -274,6 +275,18 @@ class Store:
         report = verify(self.place, deep=deep, drop=drop, progress=progress)
         self._contents.forget()
         return report
+
+    def rebuild(self) -> int:
+        """Make every whole shard visible that has no row table, as after losing `rows/`; return how many."""
+        made = 0
+        for recipe_id in self.place.names("shards"):
+            seen = {name[9:].removesuffix(".rows") for name in self.place.names(f"rows/{recipe_id}")}
+            for shard in set(self.place.names(f"shards/{recipe_id}")) - seen:
+                table = rebuilt_table(self.place, recipe_id, shard)
+                results.put_recipe(self.place, shard_recipe(self.place, table))
+                self._contents.index(recipe_id).add(table)
+                made += 1
+        return made
 
     def sweep(self, *, apply: bool = False, grace_s: float = sweep.GRACE_S) -> Swept:
         """Find what no result and no pinned name needs, unchanged for `grace_s`; remove it if `apply`."""

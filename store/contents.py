@@ -93,7 +93,14 @@ class Contents:
             raise ValueError(
                 "a view needs at least one sample, but the manifest is empty; check the data set"
             )
-        return self.index(recipe_id).locate(samples)
+        found = self.index(recipe_id).locate(samples)
+        kinds = {(table.dtype, table.features) for table, _ in found}
+        if len(kinds) != 1:
+            raise StoreError(
+                f"rows of one recipe share dtype and features, but recipe {recipe_id[:12]} has {sorted(kinds)}; "
+                "two writers disagreed: put the dtype into the recipe and extract again"
+            )
+        return found
 
     def latents(self, recipe_id: str, manifest_id: str) -> Latents:
         """Return what is here of a recipe over a manifest; remember the content id when all is."""

@@ -78,7 +78,13 @@ class RowIndex:
 
     def missing(self, samples: Iterable[str]) -> list[str]:
         """Return the samples that have no row, in the order given."""
-        return [s for s in samples if bytes.fromhex(s) not in self._where]
+        try:
+            absent = [s for s in samples if bytes.fromhex(s) not in self._where]
+        except (ValueError, TypeError):
+            absent = list(samples)
+        for sample in absent:
+            check_id(sample, "sample digest")
+        return absent
 
     def live(self) -> list[tuple[Table, int]]:
         """Return where every row of the recipe is, one place a sample."""
@@ -117,7 +123,8 @@ class RowIndex:
         """Make a shard visible: put its row table, and take it in."""
         self.place.put(f"{self.folder}/{table.name}", [encode_table(table)])
         with self._lock:
-            if table.name not in self._names:
+            if table.name not in self._names or table.name in self.damaged:
+                self.damaged.pop(table.name, None)
                 self._merge([table], again=False)
                 self._names.add(table.name)
                 self._highest = max(self._highest, table.seq)

@@ -113,7 +113,6 @@ class LocalPlace:
         self.address = str(self.root)
         self.at_once = 1
         self._open: OrderedDict[str, _Handle] = OrderedDict()
-        self._pool = ThreadPoolExecutor(16, thread_name_prefix="sync")
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -161,8 +160,9 @@ class LocalPlace:
                     stack.enter_context(_written(staged / path, parts)) for path, parts in files.items()
                 ]
                 # the disk takes many waits at once for about the price of one
-                list(self._pool.map(os.fsync, [file.fileno() for file in opened]))
-            list(self._pool.map(_sync_folder, folders))
+                with ThreadPoolExecutor(len(opened)) as pool:
+                    list(pool.map(os.fsync, [file.fileno() for file in opened]))
+                    list(pool.map(_sync_folder, folders))
             self._folder((self.root / name).parent)
             try:
                 staged.rename(self.root / name)

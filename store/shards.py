@@ -119,6 +119,52 @@ def encode_shard(
     return table, files
 
 
+def rebuilt_table(place: Place, recipe: str, shard: str) -> Table:
+    """Return a shard's row table from the shard itself. Damaged when its own account is not what was written."""
+    folder = shard_folder(recipe, shard)
+    data = place.get(f"{folder}/zarr.json")
+    if digest_bytes("shard", [data]) != shard:
+        raise Damaged(f"{folder}/zarr.json is not what was written, so its rows are lost; extract again")
+    about = json.loads(data)["attributes"]["foresight"]
+    if about["recipe_id"] != recipe:
+        raise Damaged(f"{folder} is a shard of recipe {about['recipe_id'][:12]}, not of {recipe[:12]}")
+    fixed, values = about["layout"] == "fixed", values_name(about["dtype"])
+    values_file = f"{values}/{_chunk(3 if fixed else 2)}"
+    shape = json.loads(place.get(f"{folder}/{values}/zarr.json"))["shape"]
+    files = {}
+    for name in [
+        f"{array}/{file}" for array in (values, *COORDS) for file in place.names(f"{folder}/{array}")
+    ]:
+        content = b"" if name == values_file else place.get(f"{folder}/{name}")
+        size = place.size(f"{folder}/{name}") if name == values_file else len(content)
+        files[name] = (size or 0, "" if name == values_file else _blake([content]))
+    files["zarr.json"] = (len(data), _blake([data]))
+
+    def digests(name: str) -> np.ndarray:
+        return np.frombuffer(bytes.fromhex("".join(about[name])), np.uint8).reshape(-1, 32)
+
+    return Table(
+        recipe=recipe,
+        shard=shard,
+        seq=about["seq"],
+        layout=about["layout"],
+        dtype=about["dtype"],
+        features=shape[-1],
+        created=about["created"],
+        files=files,
+        samples=digests("samples"),
+        digests=digests("row_digests"),
+        tokens=np.array(about["row_sizes"], np.uint32),
+        grids=np.array(about["grids"], np.uint32).reshape(-1, 3),
+    )
+
+
+def shard_recipe(place: Place, table: Table) -> Recipe:
+    """Return the recipe a shard carries with it."""
+    data = json.loads(place.get(f"{shard_folder(table.recipe, table.shard)}/zarr.json"))
+    return Recipe.from_canonical(data["attributes"]["foresight"]["recipe"])
+
+
 class Shard:
     """One shard's bytes, read by offset. Rows are checked by the caller; lengths are checked here."""
 

@@ -93,7 +93,7 @@ def decode_tables(data: bytes, name: str) -> Iterator[Table]:
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise Damaged(
                 f"row table {name} is not what was written (from byte {at}); "
-                "`foresight store verify` rebuilds it from its shard"
+                "`foresight store verify` writes it anew from its shard"
             ) from error
         yield table
 

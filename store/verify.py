@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from store.index import RowIndex
 from store.places import Place
 from store.records import unsealed
 from store.rows import row_digest
-from store.shards import Shard
+from store.shards import Shard, rebuilt_table
 from store.tables import Table, decode_tables
 
 Progress = Callable[[str], None]
@@ -80,8 +81,15 @@ def _recipe_rows(
     place: Place, recipe: str, deep: bool, drop: bool, problems: list[Problem], checked: dict[str, int]
 ) -> int:
     index = RowIndex(place, recipe).refresh()
-    for name, why in index.damaged.items():
+    hurt = dict(index.damaged)
+    for name, why in hurt.items():
         problems.append(Problem(file=f"rows/{recipe}/{name}", what=why))
+        if drop and name.endswith(".rows"):
+            with contextlib.suppress(StoreError, ValueError, KeyError, TypeError):
+                # its rows come back; where the shard is damaged too they stay missing
+                index.add(rebuilt_table(place, recipe, name[9:].removesuffix(".rows")))
+    if hurt:
+        index = RowIndex(place, recipe).refresh()
     bad: list[tuple[str, int]] = []
     for table in index.tables:
         live = [i for i in range(len(table)) if not index.is_dropped(table, i)]

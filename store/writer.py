@@ -159,22 +159,29 @@ class Writer:
             self._pending.pop(0).result()
 
     def _seal(self, rows: dict[bytes, Put], seq: int) -> None:
-        self._index.refresh_if_older(_GLANCE_S)
+        try:
+            self._index.refresh_if_older(_GLANCE_S)
+            left = self._unknown(rows)
+            if left:
+                table, files = encode_shard(self.recipe, left, seq=seq, provenance=self._provenance)
+                self._place.put_folder(shard_folder(table.recipe, table.shard), files)
+                self._index.add(table)
+            with self._lock:
+                self.rows_written += len(left)
+        finally:
+            for address, put in rows.items():
+                self._sealing.pop(address, None)
+                if len(self._spare) < self._rows_per_shard:
+                    self._spare.append(put.row.values)
+
+    def _unknown(self, rows: dict[bytes, Put]) -> list[Put]:
+        """Return the rows that no other writer has sealed meanwhile."""
         left = []
         with self._lock:
             for address, put in rows.items():
-                known = self._index.digest_of(address)  # another writer may have sealed it meanwhile
+                known = self._index.digest_of(address)
                 if known is None:
                     left.append(put)
                 else:
                     self._note_known(address, known, put.digest)
-        if left:
-            table, files = encode_shard(self.recipe, left, seq=seq, provenance=self._provenance)
-            self._place.put_folder(shard_folder(table.recipe, table.shard), files)
-            self._index.add(table)
-        with self._lock:
-            self.rows_written += len(left)
-        for address, put in rows.items():
-            self._sealing.pop(address, None)
-            if len(self._spare) < self._rows_per_shard:
-                self._spare.append(put.row.values)
+        return left

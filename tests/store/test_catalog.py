@@ -34,7 +34,7 @@ def test_a_newer_store_is_refused_with_the_version_it_needs(catalog):
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(store.StoreError, match="Not a directory"):
+    with pytest.raises(store.StoreError, match="is a file; choose a folder"):
         store.open(tmp_path / "file" / "store", create=True)
 
 

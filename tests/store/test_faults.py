@@ -191,7 +191,7 @@ def test_a_lost_file_is_named_and_its_rows_are_computed_again(local):
     assert local.gather(recipe().id, [sample(i) for i in range(8)]).shape == (8, 12, 8)
 
 
-def test_a_lost_or_damaged_row_table_makes_its_rows_missing_and_a_pack_cannot_hide_it(local):
+def test_a_lost_or_damaged_row_table_makes_its_rows_missing_until_it_is_rebuilt(local):
     fill(local, range(40), rows_per_shard=1)
     assert local.place.names(f"packs/{recipe().id}")
     victim = local.place.root / "rows" / recipe().id / sorted(local.place.names(f"rows/{recipe().id}"))[7]
@@ -199,7 +199,32 @@ def test_a_lost_or_damaged_row_table_makes_its_rows_missing_and_a_pack_cannot_hi
     again = store.open(local.url)
     lost = again.missing(recipe().id, [sample(i) for i in range(40)])
     assert len(lost) == 1
-    assert fill(again, range(40)).rows_written == 1
+    assert again.rebuild() == 1
+    assert store.open(local.url).missing(recipe().id, lost) == []
+    flip(victim, 100)
+    hurt = store.open(local.url)
+    hurt.place.remove(f"packs/{recipe().id}")
+    assert hurt.missing(recipe().id, lost) == lost
+    (problem,) = hurt.verify().problems
+    assert problem.file.endswith(victim.name)
+    assert hurt.missing(recipe().id, lost) == []
+    assert hurt.verify().ok
+
+
+def test_all_row_tables_and_recipes_can_be_rebuilt_from_the_shards(local):
+    fill(local, range(9))
+    with local.writer(recipe(point="ragged")) as writer:
+        for i in range(4):
+            writer.put(**row(i, tokens=3 + i))
+    whole = {path: path.read_bytes() for path in (local.place.root / "rows").rglob("*.rows")}
+    for folder in ("rows", "packs", "recipes"):
+        shutil.rmtree(local.place.root / folder, ignore_errors=True)
+    bare = store.open(local.url)
+    assert bare.du() == []
+    assert bare.rebuild() == 4
+    assert {path: path.read_bytes() for path in whole} == whole
+    assert bare.verify().ok
+    np.testing.assert_array_equal(bare.row(recipe().id, sample(8)).values, row(8)["values"])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs the right to mount one")

@@ -107,6 +107,17 @@ def test_a_row_that_does_not_fit_is_refused_before_anything_is_written(catalog, 
     assert writer.rows_written == 0
 
 
+def test_what_is_no_digest_is_never_looked_up(catalog):
+    fill(catalog, range(2))
+    for odd in ("../../x", "a" * 63, "Ü" * 64, "g" * 64, ""):
+        with pytest.raises(ValueError, match="64 lower-case hex"):
+            catalog.missing(recipe().id, [sample(0), odd])
+        with pytest.raises(ValueError, match="64 lower-case hex"):
+            catalog.row(recipe().id, odd)
+        with pytest.raises(ValueError, match="64 lower-case hex"):
+            catalog.result(odd)
+
+
 def test_a_row_that_is_not_here_is_an_error_and_not_zeros(catalog):
     fill(catalog, range(3))
     with pytest.raises(store.Missing, match="1 of 1 rows are missing"):

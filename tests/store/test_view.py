@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import ml_dtypes
 import numpy as np
@@ -150,3 +151,43 @@ def test_points_stack_and_models_join_by_sample(catalog):
     fill(catalog, range(6), of=recipe(point="vit.6"), tokens=4, grid=(1, 2, 2))
     with pytest.raises(ValueError, match="need one shape"):
         catalog.stacked(model="tiny", points=["vit.4", "vit.6"], manifest=m)
+
+
+@pytest.mark.slow
+def test_a_view_of_thousands_of_shards_opens_in_a_second_and_a_plan_looks_rows_up_as_fast(local):
+    many = 1000
+    fill(local, range(many), rows_per_shard=1, tokens=2, features=2, grid=(1, 1, 2))
+    m = local.put_manifest(manifest(range(many)))
+    again = store.open(local.url)
+    start = time.process_time()
+    assert again.missing(recipe().id, [sample(i) for i in range(many)]) == []
+    view = again.view(recipe=recipe().id, manifest=m)
+    # processor time, for other work on the machine must not fail this; the bar is 5,000 shards in 1 s
+    assert time.process_time() - start < 0.5
+    assert len(view["values"].data.__dask_graph__()) <= many + 1
+    np.testing.assert_array_equal(view["values"][-1].values, row(many - 1, tokens=2, features=2)["values"])
+
+
+@pytest.mark.slow
+def test_pooling_holds_a_few_shards_at_a_time(local):
+    count, tokens, features = 512, 256, 512
+    values = np.random.RandomState(0).standard_normal((tokens, features)).astype(np.float32)
+    about = {name: value for name, value in row(0, tokens=tokens).items() if name not in ("sample", "values")}
+    with local.writer(recipe(), rows_per_shard=16) as writer:
+        for i in range(count):
+            values[0, 0] = i
+            writer.put(sample=sample(i), values=values, **about)
+    m = local.put_manifest(manifest(range(count)))
+    program = (
+        "import resource, sys, store\n"
+        "s = store.open(sys.argv[1])\n"
+        "s.pooled(recipe=sys.argv[2], manifest=sys.argv[3])[:32].compute()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(s.pooled(recipe=sys.argv[2], manifest=sys.argv[3]).compute().shape[0])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    command = [sys.executable, "-c", program, local.url, recipe().id, m]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(said[0]) == count
+    # the whole is 256 MiB; two threads hold a row each, and its float32 copy
+    assert int(said[1]) * 1024 < 64 << 20
