@@ -15,6 +15,8 @@ Metric = Literal["euclidean", "cosine"]
 FEWEST = 4
 """Below four observations no debiased estimator exists (Song et al. 2012 divide by n(n-3))."""
 
+LARGEST = 1e60
+"""Beyond this, or below its inverse, products of kernels leave the range of float64."""
 MOST = 20_000
 """Rows beyond which an n x n matrix in float64 (3 GiB) is refused."""
 
@@ -176,6 +178,12 @@ def as_matrix(values: Any) -> Float[np.ndarray, "sample feature"]:
         raise ValueError(
             f"latents must be finite, but {int(bad.sum())} of {len(array)} rows hold nan or infinity, "
             f"first row {int(np.argmax(bad))}; leave these samples out or extract them again"
+        )
+    size = float(np.abs(array).max())
+    if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
+        raise ValueError(
+            f"latents lie between 1e-60 and 1e60 in size, so that their fourth powers exist, but the largest "
+            f"is {size:.1e}; rescale them"
         )
     return array
 

@@ -95,6 +95,12 @@ def test_bad_input_is_refused_with_the_row_that_is_bad() -> None:
         linear_cka(x, x[:29])
     with pytest.raises(ValueError, match=r"but got shape \[5\]"):
         linear_cka(x[0], y)
+    with pytest.raises(ValueError, match=r"between 1e-60 and 1e60 .* the largest is \d\.\de\+150; rescale"):
+        linear_cka(x * 1e150, x)
+    with pytest.raises(ValueError, match="rescale them"):
+        linear_cka(x * 1e-150, x)
+    with pytest.raises(TypeError, match="dtype <U1; convert"):
+        linear_cka(np.full((30, 2), "a"), x)
     with pytest.raises(ValueError, match="30 samples and 3 groups"):
         linear_cka(x, x, groups=[1, 2, 3])
 
