@@ -193,6 +193,7 @@ class Icechunk(Peer):
         import icechunk
         import zarr
 
+        icechunk.set_logs_filter("error")
         repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(self.folder / "i")))
         session = repo.writable_session("main")
         array = zarr.create_array(
