@@ -8,9 +8,15 @@ import flows
 
 
 def experiments() -> dict[str, ModuleType]:
-    """Return each experiment's module by the name people type."""
+    """Return each experiment's module by the name people type.
+
+    Modules whose names begin with an underscore are not looked at: they may import Prefect, which must not
+    happen before it is told where to keep things.
+    """
     found: dict[str, ModuleType] = {}
     for module in pkgutil.iter_modules(flows.__path__):
+        if module.name.startswith("_"):
+            continue
         loaded = importlib.import_module(f"flows.{module.name}")
         if hasattr(loaded, "NAME"):
             found[loaded.NAME] = loaded

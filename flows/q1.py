@@ -31,7 +31,7 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
 def __getattr__(name: str) -> Any:
     # the flow is made when Prefect asks for `flows.q1:q1`, so that planning does not wait for Prefect
     if name == NAME:
-        from flows.as_flow import as_flow
+        from flows._as_flow import as_flow
 
         return as_flow(sys.modules[__name__])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,7 +40,7 @@ def _through_prefect(experiment: ModuleType, settings: Settings, screen: Screen)
     from tasks.prefect_home import keep_prefect_in
 
     keep_prefect_in(RUNS)
-    from flows.as_flow import as_flow
+    from flows._as_flow import as_flow
 
     kept: list[Outcome] = []
     flow: Any = as_flow(experiment, console=screen.stage, before=screen.plan, keep=kept.append)

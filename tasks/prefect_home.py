@@ -6,11 +6,17 @@ Prefect reads its settings from the environment when it is first imported, so th
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
 def keep_prefect_in(runs: Path) -> None:
-    """Point Prefect at `runs`/prefect, unless the user configured a home or a server of their own."""
+    """Point Prefect at `runs`/prefect, unless the user configured a home or a server of their own.
+
+    Raises `RuntimeError` when Prefect was imported before: it would silently keep things elsewhere.
+    """
+    if "prefect" in sys.modules:
+        raise RuntimeError("Prefect is told where to keep things before it is imported, but it is imported already")
     home = (runs / "prefect").resolve()
     home.mkdir(parents=True, exist_ok=True)
     defaults = {

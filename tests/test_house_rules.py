@@ -40,6 +40,8 @@ def test_imports_go_one_way() -> None:
         ("store", ("torch",)),
         ("flows.engine", ("torch", "transformers", "prefect")),
         ("flows.cli", ("torch", "prefect", "zarr")),
+        ("flows.show", ("torch", "prefect")),
+        ("flows.experiments; flows.experiments.experiments()", ("torch", "prefect")),
     ],
 )
 def test_importing_what_plans_loads_nothing_heavy(module: str, heavy: tuple[str, ...]) -> None:
