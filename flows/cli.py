@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -129,6 +130,15 @@ def data_check(spec: str, samples: int | None, as_json: bool) -> None:
     _print_json(found) if as_json else show.data_table(found)
     if not found["usable"]:
         sys.exit(WRONG)
+
+
+@main.command()
+@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535))
+def ui(port: int) -> None:
+    """Serve the Prefect UI on this machine: trigger experiments there. Ctrl-C stops it."""
+    # deployments stand above flows, so they are another process and not an import
+    command = [sys.executable, "-m", "deployments.local", "--port", str(port)]
+    os.execv(sys.executable, command)
 
 
 @main.group("store")

@@ -69,21 +69,8 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 def data_set(spec: str, samples: int | None) -> dict[str, Any]:
     """Return what a data set holds, and every file that cannot be used."""
-    try:
-        source = data.open(spec, samples=samples, cache_dir=RUNS / "cache" / "digests")
-        manifest = source.manifest
-    except data.NoUsableData as error:
-        return {"data": spec, "usable": 0, "labels": {}, "media": {}, "skipped": [], "why": str(error)}
-    labels = [s.label or "" for s in manifest]
-    media = [s.media for s in manifest]
-    return {
-        "data": spec,
-        "usable": len(manifest),
-        "labels": {label: labels.count(label) for label in sorted(set(labels))},
-        "media": {m: media.count(m) for m in sorted(set(media))},
-        "skipped": [{"key": s.key, "why": s.why} for s in manifest.skipped],
-        "ignored": dict(getattr(source, "ignored", {})),
-    }
+    found: dict[str, Any] = data.check(spec, samples=samples, cache_dir=RUNS / "cache" / "digests").to_json()
+    return found
 
 
 def store_ls(url: str) -> dict[str, Any]:

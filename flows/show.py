@@ -137,12 +137,20 @@ def models_table(found: dict[str, Any]) -> None:
 def data_table(found: dict[str, Any]) -> None:
     """Print what a data set holds."""
     console = console_of(stderr=False)
-    if why := found.get("why"):
-        console.print(f"[red]nothing usable[/]: {why}", highlight=False)
-        return
-    media = ", ".join(f"{n} {m}s" for m, n in found["media"].items())
-    console.print(f"[bold]{found['usable']}[/] usable samples in {found['data']}: {media}")
-    _rows(console, [{"label": label or "(none)", "samples": n} for label, n in found["labels"].items()])
+    media = ", ".join(f"{n} {m}s" for m, n in found["media"].items()) or "no images or clips"
+    console.print(f"[bold]{found['samples']}[/] usable samples in {found['data']}: {media}", highlight=False)
+    if not found["usable"]:
+        console.print(f"[red]nothing usable[/]: {found['why']}", highlight=False)
+    for what, unit in (("heights", "px"), ("widths", "px"), ("durations_s", "s"), ("frames", "frames")):
+        spread = found[what]
+        if spread["count"]:
+            told = f"{spread['least']:g} to {spread['most']:g} {unit}, median {spread['median']:g}"
+            console.print(f"{what.removesuffix('_s')}: {told}", highlight=False)
+    for what in ("labels", "splits", "decoders"):
+        _rows(
+            console,
+            [{what.removesuffix("s"): name or "(none)", "samples": n} for name, n in found[what].items()],
+        )
     if found["skipped"]:
         console.print(f"[yellow]{len(found['skipped'])} files cannot be used:")
         _rows(console, found["skipped"])

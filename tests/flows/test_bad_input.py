@@ -95,7 +95,7 @@ def test_an_empty_folder_is_refused_and_says_what_was_found(workplace: Path) -> 
     assert "empty" in result.stderr
     checked = foresight("data", "check", "folder:empty", "--json")
     assert checked.exit_code == 2
-    assert json.loads(checked.stdout)["usable"] == 0
+    assert json.loads(checked.stdout)["usable"] is False
 
 
 def test_damaged_files_are_listed_with_their_reason(workplace: Path) -> None:
