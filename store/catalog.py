@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from store import artifacts, portable, results, sweep, view
+from store import artifacts, portable, results, sweep
 from store.contents import Contents, Latents, card_of, read_manifest
 from store.digest import check_id, plain
 from store.errors import Damaged, Missing
@@ -25,8 +24,12 @@ from store.show import Shown, shown
 from store.sweep import Swept
 from store.training import Reader, gather
 from store.verify import Progress, Report, verify
-from store.view import How
 from store.writer import Writer
+
+if TYPE_CHECKING:  # xarray and Dask take most of a second to import, and only views need them
+    import xarray as xr
+
+    from store.view import How
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,9 @@ class Store:
         the candidates when several recipes fit.
         """
         found = self._contents.resolve(recipe=recipe, model=model, point=point, manifest=manifest)
-        return view.open_view(self._contents, found, manifest, grid=grid)
+        from store.view import open_view
+
+        return open_view(self._contents, found, manifest, grid=grid)
 
     def pooled(
         self,
@@ -152,7 +157,9 @@ class Store:
     ) -> xr.DataArray:
         """Return [sample, feature] float32, lazy; the tokens of a row are reduced where it is read."""
         found = self._contents.resolve(recipe=recipe, model=model, point=point, manifest=manifest)
-        return view.pooled_view(self._contents, found, manifest, how)
+        from store.view import pooled_view
+
+        return pooled_view(self._contents, found, manifest, how)
 
     def stacked(
         self, *, manifest: str, model: str, points: Sequence[str], how: How | None = None
@@ -165,7 +172,9 @@ class Store:
             self._contents.resolve(recipe=None, model=model, point=point, manifest=manifest)
             for point in points
         ]
-        return view.stacked_view(self._contents, dict(zip(points, chosen, strict=True)), manifest, how)
+        from store.view import stacked_view
+
+        return stacked_view(self._contents, dict(zip(points, chosen, strict=True)), manifest, how)
 
     def joined(self, *, manifest: str, sides: Mapping[str, str], how: How | None = None) -> xr.Dataset:
         """Return several recipes over one manifest side by side: `sides` gives a recipe id per name.
@@ -173,7 +182,9 @@ class Store:
         One variable a name, all along `sample`; their other axes are called `<name>_token` and so on.
         """
         chosen = {name: self._contents.recipe(recipe_id) for name, recipe_id in sides.items()}
-        return view.joined_view(self._contents, chosen, manifest, how)
+        from store.view import joined_view
+
+        return joined_view(self._contents, chosen, manifest, how)
 
     def reader(
         self,

@@ -214,13 +214,15 @@ def read_manifest(place: Place, manifest_id: str) -> tuple[dict[str, Any], str]:
     return record["manifest"], record["created"]
 
 
-def read_pairs(place: Place, content_id: str) -> Iterable[tuple[str, str]]:
-    """Yield each (recipe, manifest) that once had this content."""
+def read_pairs(place: Place, content_id: str, *, strict: bool = False) -> Iterable[tuple[str, str]]:
+    """Yield each (recipe, manifest) that once had this content; a damaged record raises only if `strict`."""
     for name in place.names(f"latents/{content_id}"):
         try:
             pair = unsealed(place.get(f"latents/{content_id}/{name}"), name)
         except (Missing, Damaged):
-            continue  # verify names it; `latents` writes it again
+            if strict:
+                raise
+            continue  # verify names it
         yield pair["recipe"], pair["manifest"]
 
 

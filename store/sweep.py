@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from store import artifacts, results
 from store.contents import Contents, read_pairs
 from store.digest import check_id, digest
-from store.errors import Damaged, Missing
+from store.errors import Damaged, Missing, StoreError
 from store.manifests import digests_of
 from store.places import STAGING, Place
 from store.records import sealed, unsealed
@@ -50,7 +50,13 @@ def sweep(contents: Contents, *, apply: bool, grace_s: float) -> Swept:
     if grace_s < 0:
         raise ValueError(f"grace_s is seconds from 0 up, but got {grace_s}")
     place = contents.place
-    live = _mark(contents)
+    try:
+        live = _mark(contents)
+    except (Missing, Damaged) as error:
+        raise StoreError(
+            f"a sweep needs every record it marks from, or it would take what is needed, but {error}; nothing was "
+            "removed: put back what is lost, or `forget` the result that needs it"
+        ) from error
     before = _place_time(place) - grace_s
     items: list[tuple[str, int, str]] = []
     for names, why in _garbage(contents, live):
@@ -94,10 +100,7 @@ def _mark(contents: Contents) -> _Live:
     for recipe_id in place.names("results"):
         live.recipes.add(recipe_id)
         for name in place.names(f"results/{recipe_id}"):
-            try:
-                result = results.read_result(place, recipe_id, name)
-            except (Missing, Damaged):
-                continue  # verify names it; what only it needed is garbage
+            result = results.read_result(place, recipe_id, name)
             todo += [*result.outputs.values(), *result.recipe.inputs.values()]
     while todo:
         identity = todo.pop()
@@ -110,16 +113,13 @@ def _mark(contents: Contents) -> _Live:
 def _reached(contents: Contents, identity: str, live: _Live) -> Iterator[str]:
     """Yield ids that `identity` needs, and mark the rows it stands for."""
     place = contents.place
-    with contextlib.suppress(Missing, Damaged):
+    with contextlib.suppress(Missing):
         yield from artifacts.get_tree(place, identity).values()
     if place.names(f"rows/{identity}"):  # a recipe pinned by name keeps all its rows
         live.recipes.add(identity)
         live.shards.update(table.shard for table, _ in contents.index(identity).live())
-    for recipe_id, manifest_id in read_pairs(place, identity):
-        try:
-            samples = digests_of(contents.manifest(manifest_id))
-        except (Missing, Damaged):
-            continue
+    for recipe_id, manifest_id in read_pairs(place, identity, strict=True):
+        samples = digests_of(contents.manifest(manifest_id))
         live.recipes.add(recipe_id)
         found = (contents.index(recipe_id).find(sample) for sample in samples)
         live.shards.update(where[0].shard for where in found if where is not None)

@@ -51,6 +51,24 @@ def test_sweep_keeps_what_results_and_pins_need_and_takes_the_rest(catalog):
         catalog.unpin("paper")
 
 
+@pytest.mark.parametrize("folder", ["results", "latents", "manifests", "pins", "recipes"])
+def test_sweep_takes_nothing_while_a_record_it_marks_from_is_damaged(local, folder):
+    fill(local, range(4))
+    recorded(local, range(4), recipe())
+    local.pin("paper", recipe().id)
+    local.put_blob(b"nobody's")
+    name = next(name for name, _ in local.place.walk(folder))
+    path = local.place.path(name)
+    path.write_bytes(path.read_bytes().replace(b"e", b"f", 1))
+    before = sorted(name for name, _ in local.place.walk(""))
+    damaged = store.open(local.url)
+    if folder == "recipes" and damaged.verify().ok:
+        pytest.fail("the damage was not found")
+    with pytest.raises(store.StoreError, match="nothing was removed"):
+        damaged.sweep(grace_s=0, apply=True)
+    assert sorted(name for name, _ in local.place.walk("")) == before
+
+
 def test_what_only_a_forgotten_result_needed_is_swept(catalog):
     fill(catalog, range(4))
     made = recorded(catalog, range(4), recipe())
