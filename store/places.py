@@ -123,15 +123,18 @@ class LocalPlace:
 
     def get_range(self, name: str, start: int, length: int) -> bytes:
         with self._doing("reading", name):
-            return os.pread(self._opened(name).number, length, start)
+            handle = self._opened(name)  # held by name here, or another thread's turn could close it
+            return os.pread(handle.number, length, start)
 
     def read_into(self, name: str, start: int, buffers: Parts) -> int:
         with self._doing("reading", name):
-            return os.preadv(self._opened(name).number, buffers, start)
+            handle = self._opened(name)
+            return os.preadv(handle.number, buffers, start)
 
     def expect(self, name: str, start: int, length: int) -> None:
         with self._doing("reading", name):
-            os.posix_fadvise(self._opened(name).number, start, length, os.POSIX_FADV_WILLNEED)
+            handle = self._opened(name)
+            os.posix_fadvise(handle.number, start, length, os.POSIX_FADV_WILLNEED)
 
     def size(self, name: str) -> int | None:
         try:

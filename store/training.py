@@ -17,6 +17,10 @@ from store.rows import DTYPES
 from store.tables import Table
 
 
+_ANNOUNCED = 3
+"""Batches the kernel is told of before they are read, so that the disk always has work."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Rows of one step, in the epoch's order."""
@@ -127,15 +131,16 @@ class Reader:
             buffers = _Buffers(self.prefetch + 3)
             whole = order(len(self), self.seed, epoch)
             mine = [self._mine(whole, step) for step in range(self.steps)]
+            announced = first
             for step in range(first, self.steps):
-                if step + 1 < self.steps:
-                    self.rows.expect([self.found[i] for i in mine[step + 1]])
-                batch = Batch(
-                    epoch=epoch, step=step, index=mine[step], values=self._values(mine[step], buffers)
-                )
+                while announced < min(step + 1 + _ANNOUNCED, self.steps):
+                    self.rows.expect([self.found[i] for i in mine[announced]])
+                    announced += 1
+                values = self._values(mine[step], buffers)
                 if stop.is_set():
                     return
-                ahead.put(batch)
+                ahead.put(Batch(epoch=epoch, step=step, index=mine[step], values=values))
+                values = []  # or the buffer would never be free
             ahead.put(None)
         except BaseException as error:
             ahead.put(error)
@@ -177,7 +182,8 @@ def gather(
     table = found[0][0]
     dtype, features = DTYPES[table.dtype], table.features
     counts = [int(t.tokens[i]) for t, i in found]
-    rows.expect(found)
+    if buffers is None:  # a reader with buffers has announced its rows already
+        rows.expect(found)
     out: np.ndarray | list[np.ndarray]
     if len(set(counts)) == 1:
         shape = (len(found), counts[0], features)

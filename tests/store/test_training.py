@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import store
 from store.training import order
-from tests.store.helpers import fill, manifest, recipe, row
+from tests.store.helpers import fill, manifest, recipe, row, sample
 
 N = 23
 
@@ -136,3 +137,21 @@ def test_a_batch_that_is_kept_is_never_written_over(full):
             assert tensors[k][j].view(torch.int16).numpy().tobytes() == expected.tobytes()
             if j:
                 assert views[k][j - 1].tobytes() == expected.tobytes()
+
+
+def test_threads_that_share_a_store_never_read_another_file(local, monkeypatch):
+    # one file kept open: every read of another thread closes it, and its number is given to the next file
+    monkeypatch.setattr("store.places._OPEN_FILES", 1)
+    fill(local, range(24), rows_per_shard=1)
+    expected = [row(i)["values"].tobytes() for i in range(24)]
+
+    def read(seed: int) -> list[bool]:
+        picks = np.random.RandomState(seed).randint(24, size=400)
+        tokens = [local.token(recipe().id, row_of(i), 5).tobytes() for i in picks]
+        return [got == expected[i][5 * 32 : 6 * 32] for i, got in zip(picks, tokens, strict=True)]
+
+    def row_of(i: int) -> str:
+        return sample(int(i))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(all(right) for right in pool.map(read, range(8)))
