@@ -16,7 +16,6 @@ from store.reading import Rows
 from store.rows import DTYPES
 from store.tables import Table
 
-
 _ANNOUNCED = 3
 """Batches the kernel is told of before they are read, so that the disk always has work."""
 
