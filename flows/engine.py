@@ -16,7 +16,7 @@ from flows.build import RUNS, open_house
 from flows.settings import Settings
 from tasks.extract import Undecodable
 from tasks.house import House
-from tasks.publish import write_report
+from tasks.publish import begin_report, write_report
 from tasks.stages import Look, Ran, Stage, StageFailed, Worker, directly, plan, run
 
 ATTEMPTS = 5
@@ -70,8 +70,11 @@ def perform(
     begun = time.perf_counter()
     house = open_house(settings, store.open(settings.store, create=True))
     stages: list[Stage] = experiment.stages(settings, house)
+    looks_before = plan(stages, house)
     if before:
-        before(house, plan(stages, house))
+        before(house, looks_before)
+    if "report" in {stage.name for stage in stages} and not all_ready(looks_before):
+        begin_report(house, looks_before, out_folder(experiment, settings), f"{experiment.NAME}: running")
     earlier: list[Ran] = []
     for attempt in range(ATTEMPTS):
         try:

@@ -16,7 +16,9 @@ def keep_prefect_in(runs: Path) -> None:
     Raises `RuntimeError` when Prefect was imported before: it would silently keep things elsewhere.
     """
     if "prefect" in sys.modules:
-        raise RuntimeError("Prefect is told where to keep things before it is imported, but it is imported already")
+        raise RuntimeError(
+            "Prefect is told where to keep things before it is imported, but it is imported already"
+        )
     home = (runs / "prefect").resolve()
     home.mkdir(parents=True, exist_ok=True)
     defaults = {

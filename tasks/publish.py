@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,18 @@ from PIL import Image
 
 import store
 from foresight.nouns import Tokens
-from foresight.reports import Q1Inputs, build_q1_report, render
+from foresight.reports import (
+    Cell,
+    Figure,
+    Headline,
+    Q1Inputs,
+    Report,
+    Section,
+    Table,
+    build_q1_report,
+    render,
+)
+from foresight.reports.galleries import gallery
 from foresight.reports.tables import measurements_csv
 from foresight.studies import alignment
 from foresight.studies.alignment import TRAINED
@@ -249,6 +260,43 @@ def write_report(house: House, report: Look, out: Path) -> Path:
     for name, png in read_figures(house, report).items():
         write_whole(out / "figures" / name, png)
     return out / "report.html"
+
+
+def begin_report(house: House, looks: Sequence[Look], out: Path, title: str) -> Path | None:
+    """Write a first page, the samples and the plan, to be replaced by the finished report; return its path.
+
+    None when there is an earlier report, which stays until the new one is whole.
+    """
+    page = out / "report.html"
+    if page.exists():
+        return None
+    manifest = house.manifest
+    shown = [(house.source.thumbnail(s, THUMBNAIL_PX), s.label or s.key) for s in manifest.samples[:32]]
+    figure = Figure.of(
+        gallery(shown),
+        name="samples",
+        wide=True,
+        alt=f"The first {len(shown)} of {len(manifest)} samples with their labels",
+        caption=f"The first {len(shown)} of {len(manifest)} samples.",
+    )
+    stages = Table(
+        caption="What this run does",
+        columns=["stage", "state when it began", "why"],
+        rows=[
+            [Cell(text=k.name), Cell(text=k.state, kind="word"), Cell(text=k.why, kind="long")] for k in looks
+        ],
+    )
+    report = Report(
+        title=title,
+        verdict=Headline(word="RUNNING", sentence="This page is replaced by the report when the run ends."),
+        summary=[("Data", manifest.source), ("Samples", str(len(manifest)))],
+        sections=[Section(id="data", title="Samples", figures=[figure], tables=[stages])],
+        methods=[],
+        provenance=[],
+        skipped=[(s.key, s.why) for s in manifest.skipped],
+    )
+    write_whole(page, render(report).encode())
+    return page
 
 
 def read_figures(house: House, report: Look) -> dict[str, bytes]:
