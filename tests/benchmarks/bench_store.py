@@ -29,6 +29,7 @@ import ml_dtypes
 import numpy as np
 
 import store
+import store.view  # xarray and Dask are imported once a process, before any clock runs
 from tests.benchmarks.store_peers import FEATURES, PEERS, TOKENS, Peer, Raw, row_of, used
 
 TASKS = ("write", "scan", "gather", "shuffled", "token")
