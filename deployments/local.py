@@ -99,7 +99,7 @@ def _child(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    for sign, patience_s in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
+    for sign, patience_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
         try:
             os.killpg(process.pid, sign)
             process.wait(patience_s)
