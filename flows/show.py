@@ -89,7 +89,7 @@ def plan_table(looks: list[Look]) -> None:
         if look.rows_needed:
             rows = f"{'?' if look.rows_missing is None else look.rows_missing} of {look.rows_needed}"
         size = "" if not look.rows_needed else "?" if look.bytes is None else human_bytes(look.bytes)
-        table.add_row(look.name, f"[{COLOURS[look.state]}]{look.state}", rows, size, look.why)
+        table.add_row(look.name, f"[{COLOURS[look.state]}]{look.state}", rows, size, shortened(look.why))
     console_of(stderr=True).print(table)
 
 
@@ -101,7 +101,9 @@ def outcome(done: Outcome) -> None:
     for name in ("stage", "state", "seconds", "why"):
         table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
     for ran in done.ran:
-        table.add_row(ran.name, f"[{COLOURS[ran.state]}]{ran.state}", f"{ran.seconds:.1f}", ran.why)
+        table.add_row(
+            ran.name, f"[{COLOURS[ran.state]}]{ran.state}", f"{ran.seconds:.1f}", shortened(ran.why)
+        )
     console.print(table)
     states = Counter(r.state for r in done.ran)
     console.print(
@@ -119,6 +121,12 @@ def outcome(done: Outcome) -> None:
             f"report:  [bold]{relative(done.report)}[/bold]  (opens in any browser)", soft_wrap=True
         )
     console.print(f"store:   {document['store']}", soft_wrap=True)
+
+
+def shortened(why: str, most: int = 3) -> str:
+    """Return the first few changes of a reason; --json has them all."""
+    parts = why.split("; ")
+    return why if len(parts) <= most else "; ".join(parts[:most]) + f"; and {len(parts) - most} more"
 
 
 def models_table(found: dict[str, Any]) -> None:

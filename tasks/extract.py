@@ -159,6 +159,17 @@ class Extract:
         house.rows_written += sum(w.rows_written for w in writers.values())
         if unreadable:
             raise Undecodable(unreadable)
+        # what a recorded result names is kept by a sweep, however long nothing has read it
+        house.store.record(
+            store.Recipe(
+                operation="latents",
+                version=1,
+                settings={"points": {p: r.id for p, r in recipes.items()}},
+                inputs={"manifest": house.manifest_id},
+            ),
+            outputs={p: _content(house, r) for p, r in recipes.items()},
+            provenance=told,
+        )
 
     def _forward(
         self, model: Any, batch: Sequence[tuple[Sample, Frames]], wanted: Mapping[Sample, tuple[str, ...]]

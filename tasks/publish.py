@@ -223,7 +223,7 @@ class Q1Report:
             "dtype": extract.dtype,
             "attention": extract.attention if extract.ref.card.role == "vlm" else "none",
             "trained scores": ", ".join(
-                f"{k} {v:.2f}"
+                f"{k.replace('_', ' ')} {v:.2f}"
                 for k, v in about.values.get("scores", {}).items()
                 if not k.endswith("_by_chance")
             ),

@@ -128,6 +128,15 @@ def test_a_second_run_writes_no_row_twice(workplace: Path) -> None:
     assert sorted(u.rows for u in used) == [10, 10]
 
 
+def test_a_sweep_keeps_what_was_extracted_even_before_anything_reads_it(workplace: Path) -> None:
+    perform(extract, settings())
+    latents = store.open("runs/store")
+    before = {u.recipe: u.rows for u in latents.du()}
+    latents.sweep(apply=True, grace_s=0)
+    assert {u.recipe: u.rows for u in store.open("runs/store").du()} == before
+    assert perform(extract, settings()).to_json()["forwards"] == 0
+
+
 def test_other_preprocessing_is_no_hit(workplace: Path) -> None:
     wanted = settings()
     house = house_of(wanted)
