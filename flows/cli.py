@@ -175,11 +175,45 @@ def store_verify(url: str, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _store_command(verb: str, url: str, as_json: bool) -> dict[str, Any]:
+@store_group.command("show")
+@click.argument("identity", metavar="ID")
+@store_option
+def store_show(identity: str, url: str, as_json: bool) -> None:
+    """Explain one ID (six digits or more): recipe, inputs, provenance, and who reads it."""
+    _store_command("show", url, as_json, identity)
+
+
+@store_group.command("sweep")
+@click.option("--apply", is_flag=True, help="Remove; without it nothing is touched.")
+@click.option("--grace-days", default=14.0, show_default=True, type=click.FloatRange(0))
+@store_option
+def store_sweep(apply: bool, grace_days: float, url: str, as_json: bool) -> None:
+    """Say what no recorded result and no pinned name needs, and how large it is; with --apply remove it."""
+    _store_command("sweep", url, as_json, apply, grace_days)
+
+
+@store_group.command("export")
+@click.argument("manifest", metavar="MANIFEST")
+@click.argument("folder")
+@store_option
+def store_export(manifest: str, folder: str, url: str, as_json: bool) -> None:
+    """Copy the latents of a MANIFEST id into a new FOLDER, which is itself a store."""
+    _store_command("export", url, as_json, manifest, folder)
+
+
+@store_group.command("import")
+@click.argument("other", metavar="URL")
+@store_option
+def store_import(other: str, url: str, as_json: bool) -> None:
+    """Take everything of another store (an exported folder, say) that is not here yet."""
+    _store_command("import", url, as_json, other)
+
+
+def _store_command(verb: str, url: str, as_json: bool, *words: Any) -> dict[str, Any]:
     from flows import describe, show
 
     with _Errors(as_json, f"store {verb}"):
-        found: dict[str, Any] = getattr(describe, f"store_{verb}")(url)
+        found: dict[str, Any] = getattr(describe, f"store_{verb}")(url, *words)
     _print_json(found) if as_json else show.store_tables(found)
     return found
 

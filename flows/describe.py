@@ -92,7 +92,42 @@ def store_verify(url: str) -> dict[str, Any]:
     }
 
 
+def store_show(url: str, identity: str) -> dict[str, Any]:
+    found: dict[str, Any] = _plain(store.open(url).show(identity))
+    return found
+
+
+def store_sweep(url: str, apply: bool, grace_days: float) -> dict[str, Any]:
+    swept = store.open(url).sweep(apply=apply, grace_s=grace_days * 86400)
+    return {
+        "removed": swept.applied,
+        "items": [{"name": name, "bytes": size, "why": why} for name, size, why in swept.items],
+        "bytes": swept.bytes,
+    }
+
+
+def store_export(url: str, manifest: str, folder: str) -> dict[str, Any]:
+    latents = store.open(url)
+    fitting = [m.id for m in latents.manifests() if m.id.startswith(manifest)]
+    if len(fitting) != 1:
+        known = ", ".join(store.short(m.id) for m in latents.manifests()) or "none"
+        raise ValueError(
+            f"one manifest is exported, but {len(fitting)} begin with {manifest!r}; there are {known}"
+        )
+    latents.export(fitting[0], folder)
+    return {"manifest": fitting[0], "folder": folder} | store_du(folder)
+
+
+def store_import(url: str, other: str) -> dict[str, Any]:
+    found: dict[str, Any] = _plain(store.open(url, create=True).import_from(other))
+    return found
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {k: _plain(v) for k, v in asdict(value).items()}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
     return value

@@ -22,7 +22,7 @@ REQUESTS = (
 )
 """Errors that say what the user has to change."""
 
-BEFORE_WORK = (ValueError, KeyError, FileNotFoundError, NotADirectoryError, PermissionError)
+BEFORE_WORK = (ValueError, KeyError, store.Missing, FileNotFoundError, NotADirectoryError, PermissionError)
 """Errors that mean a wrong request while one is being built, before any stage ran."""
 
 

@@ -171,9 +171,14 @@ def store_tables(found: dict[str, Any]) -> None:
     """Print what a store command found."""
     console = console_of(stderr=False)
     for name, value in found.items():
-        if isinstance(value, list):
+        if isinstance(value, list) and all(isinstance(row, dict) for row in value):
             console.print(f"[bold]{name}[/]" + ("" if value else ": none"))
             _rows(console, value)
+        elif isinstance(value, dict | list):
+            console.print(f"[bold]{name}[/]")
+            console.print_json(data=value)
+        elif name == "bytes":
+            console.print(f"in all: {human_bytes(value)}")
         else:
             console.print(f"{name}: {value}")
 
