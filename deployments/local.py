@@ -35,8 +35,10 @@ def main(port: int) -> None:
         sys.exit(2)
     keep_prefect_in(RUNS)
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
-    # SIGTERM unwinds like Ctrl-C, so that children never outlive this process
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    # both unwind, so that children never outlive this process; a shell that starts it in the background
+    # would have SIGINT ignored otherwise
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
     try:
         with ExitStack() as stack:
             server = stack.enter_context(_child("server", "start", "--host", HOST, "--port", str(port)))
