@@ -15,11 +15,10 @@ from foresight.data.coco_instances import Image, Instances, Object, read_instanc
 from foresight.data.errors import NoUsableData
 from foresight.data.files import Files
 from foresight.data.listing import Entry
-from foresight.data.sampling import Sampling
-from foresight.data.source import DataSource, Progress
+from foresight.data.on_disk import OnDisk, folder_at
+from foresight.data.source import DataSource
 from foresight.data.subset import in_turns
-from foresight.data.thumbnails import thumbnail_png
-from foresight.nouns import Frames, Manifest, Sample, Skip
+from foresight.nouns import Manifest, Sample, Skip
 
 KIND = "coco"
 SPELLING = "coco:DIR"
@@ -40,47 +39,22 @@ def open(
     `split` is val2017, train2017, … (None: val2017 if it is there, else the only one). With `categories`,
     only images that show one of these are taken, and only these objects are told.
     """
-    root = Path(location)
-    if not location or not root.is_dir():
-        raise ValueError(f"coco:DIR names a folder that is there, but got {location!r}; check the path")
+    root = folder_at(location, SPELLING)
     names = (categories,) if isinstance(categories, str) else tuple(categories)
     files = Files(root, cache_dir=cache_dir, workers=workers, decode=True)
     return Coco(files, samples=samples, seed=seed, split=_find_split(root, split), categories=names)
 
 
-class Coco:
+class Coco(OnDisk):
     """One split. The label of an image is the category that covers most of it; crowds do not count."""
 
     def __init__(
         self, files: Files, *, samples: int | None, seed: int, split: str, categories: tuple[str, ...]
     ) -> None:
-        self.scan_progress: Progress | None = None
-        self.ignored: dict[str, int] = {}
-        self._files = files
-        self._samples = samples
-        self._seed = seed
+        super().__init__(files, samples=samples, seed=seed)
         self._split = split
         self._categories = categories
-        self._manifest: Manifest | None = None
         self._objects: dict[str, tuple[Object, ...]] = {}
-
-    @property
-    def manifest(self) -> Manifest:
-        if self._manifest is None:
-            self._manifest = self._scan()
-        return self._manifest
-
-    def facts(self, sample: Sample) -> dict[str, Any]:
-        """Return what the scan saw: `size` and `pictures`."""
-        _ = self.manifest
-        return self._files.facts(sample.digest)
-
-    def frames(self, sample: Sample, sampling: Sampling) -> Frames:
-        _ = self.manifest
-        return self._files.frames(sample, sampling)
-
-    def thumbnail(self, sample: Sample, size: int = 96) -> bytes:
-        return thumbnail_png(self.frames(sample, Sampling(frames=1)), size)
 
     def masks(self, sample: Sample) -> UInt8[np.ndarray, "object row col"]:
         """Return 1 inside and 0 outside each object, in the order of the sample's boxes.

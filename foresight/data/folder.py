@@ -8,11 +8,10 @@ from typing import Any
 from foresight.data.errors import NoUsableData
 from foresight.data.files import Files
 from foresight.data.listing import Entry, Listing, list_folder
-from foresight.data.sampling import Sampling
-from foresight.data.source import DataSource, Progress
+from foresight.data.on_disk import OnDisk, folder_at
+from foresight.data.source import DataSource
 from foresight.data.subset import balanced_subset
-from foresight.data.thumbnails import thumbnail_png
-from foresight.nouns import Frames, Manifest, Sample, Skip
+from foresight.nouns import Manifest, Sample, Skip
 
 KIND = "folder"
 SPELLING = "folder:DIR"
@@ -27,41 +26,13 @@ def open(
     workers: int | None = None,
 ) -> DataSource:
     """Open the folder at `location`. `workers` threads read it the first time; None: one per core."""
-    root = Path(location)
-    if not location or not root.is_dir():
-        raise ValueError(f"folder:DIR names a folder that is there, but got {location!r}; check the path")
+    root = folder_at(location, SPELLING)
     files = Files(root, cache_dir=cache_dir, workers=workers, decode=True)
     return Folder(files, samples=samples, seed=seed)
 
 
-class Folder:
+class Folder(OnDisk):
     """Every file that looks like media is a sample or a skip; `ignored` counts the others by suffix."""
-
-    def __init__(self, files: Files, *, samples: int | None, seed: int) -> None:
-        self.scan_progress: Progress | None = None
-        self.ignored: dict[str, int] = {}
-        self._files = files
-        self._samples = samples
-        self._seed = seed
-        self._manifest: Manifest | None = None
-
-    @property
-    def manifest(self) -> Manifest:
-        if self._manifest is None:
-            self._manifest = self._scan()
-        return self._manifest
-
-    def facts(self, sample: Sample) -> dict[str, Any]:
-        """Return what the scan saw: `size`; of a clip `frames`, `duration_s`, `decoder`; else `pictures`."""
-        _ = self.manifest
-        return self._files.facts(sample.digest)
-
-    def frames(self, sample: Sample, sampling: Sampling) -> Frames:
-        _ = self.manifest
-        return self._files.frames(sample, sampling)
-
-    def thumbnail(self, sample: Sample, size: int = 96) -> bytes:
-        return thumbnail_png(self.frames(sample, Sampling(frames=1)), size)
 
     def _scan(self) -> Manifest:
         listing = list_folder(self._files.root)

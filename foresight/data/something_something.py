@@ -14,13 +14,12 @@ from typing import Any
 from foresight.data.errors import NoUsableData
 from foresight.data.files import Files
 from foresight.data.listing import Entry
+from foresight.data.on_disk import OnDisk, folder_at
 from foresight.data.pause import paused_collection
-from foresight.data.sampling import Sampling
 from foresight.data.something_labels import SPLITS, Labelled, find_labels, read_split
-from foresight.data.source import DataSource, Progress
+from foresight.data.source import DataSource
 from foresight.data.subset import in_turns
-from foresight.data.thumbnails import thumbnail_png
-from foresight.nouns import Frames, Manifest, Sample, Skip
+from foresight.nouns import Manifest, Sample, Skip
 
 KIND = "ssv2"
 SPELLING = "ssv2:DIR"
@@ -44,9 +43,7 @@ def open(
     the samples of each. `verify` decodes a frame of every clip at the scan; without it a clip that is whole
     outside and broken inside shows only when its frames are read.
     """
-    root = Path(location)
-    if not location or not root.is_dir():
-        raise ValueError(f"ssv2:DIR names a folder that is there, but got {location!r}; check the path")
+    root = folder_at(location, SPELLING)
     if split not in (*SPLITS, "all"):
         raise ValueError(f"a split is one of {[*SPLITS, 'all']}, but got {split!r}")
     if per_class is not None and per_class < 1:
@@ -58,7 +55,7 @@ def open(
     )
 
 
-class SomethingSomething:
+class SomethingSomething(OnDisk):
     """Clips `<id>.webm` with the labels of one split. An id is only ever looked up among the listed files."""
 
     def __init__(
@@ -71,36 +68,16 @@ class SomethingSomething:
         classes: tuple[str, ...],
         per_class: int | None,
     ) -> None:
-        self.scan_progress: Progress | None = None
-        self.ignored: dict[str, int] = {}
-        self._files = files
-        self._samples = samples
-        self._seed = seed
+        super().__init__(files, samples=samples, seed=seed)
         self._split = split
         self._classes = classes
         self._per_class = per_class
-        self._manifest: Manifest | None = None
-
-    @property
-    def manifest(self) -> Manifest:
-        if self._manifest is None:
-            with paused_collection():
-                self._manifest = self._scan()
-        return self._manifest
-
-    def facts(self, sample: Sample) -> dict[str, Any]:
-        """Return `size`, `frames`, `duration_s` and `decoder`; nothing where the scan did not `verify`."""
-        _ = self.manifest
-        return self._files.facts(sample.digest)
-
-    def frames(self, sample: Sample, sampling: Sampling) -> Frames:
-        _ = self.manifest
-        return self._files.frames(sample, sampling)
-
-    def thumbnail(self, sample: Sample, size: int = 96) -> bytes:
-        return thumbnail_png(self.frames(sample, Sampling(frames=1)), size)
 
     def _scan(self) -> Manifest:
+        with paused_collection():
+            return self._scanned()
+
+    def _scanned(self) -> Manifest:
         labels = find_labels(self._files.root)
         skipped: list[Skip] = []
         clips = _list_clips(self._files.root, skipped)

@@ -88,15 +88,7 @@ def _autoencoder(
         error = ((rebuilt - pixels[rows]).square() * weights[rows]).mean()
         return error + settings["kl_weight"] * posterior.kl().mean() / posterior.mean[0].numel()
 
-    fit(
-        model.vae,
-        loss,
-        steps=settings["steps"],
-        learning_rate=settings["learning_rate"],
-        seed=int(ref.value),
-        scratch=scratch,
-        progress=progress,
-    )
+    _fit(model.vae, loss, ref, scratch, progress)
     with torch.no_grad():
         z = torch.cat([model.vae.encode(part).latent_dist.mode() for part in pixels[:kept].split(100)])
         model.vae.latents_mean.copy_(z.mean(dim=(0, 2, 3, 4)))
@@ -107,6 +99,24 @@ def _autoencoder(
     model.vae.save_pretrained(folder, safe_serialization=True)
     mean = pixels[:kept].mean(dim=0, keepdim=True)
     return {"psnr_db": _psnr(rebuilt.clamp(-1, 1), held), "psnr_db_of_the_mean_image": _psnr(mean, held)}
+
+
+def _fit(
+    model: torch.nn.Module,
+    loss: Callable[[torch.Generator], torch.Tensor],
+    ref: ModelRef,
+    scratch: Path | None,
+    progress: Progress | None,
+) -> None:
+    fit(
+        model,
+        loss,
+        steps=ref.card.training["steps"],
+        learning_rate=ref.card.training["learning_rate"],
+        seed=int(ref.value),
+        scratch=scratch,
+        progress=progress,
+    )
 
 
 def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -134,15 +144,7 @@ def _captioner(
         rows = torch.randint(kept, (settings["batch"],), generator=generator)
         return vlm.model(**vlm.rows(whole, rows), labels=labels[rows], use_cache=False).loss
 
-    fit(
-        vlm.model,
-        loss,
-        steps=settings["steps"],
-        learning_rate=settings["learning_rate"],
-        seed=int(ref.value),
-        scratch=scratch,
-        progress=progress,
-    )
+    _fit(vlm.model, loss, ref, scratch, progress)
     vlm.save(folder)
     return _caption_scores(vlm, inputs, samples, kept)
 
