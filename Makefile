@@ -40,6 +40,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for file in tests/benchmarks/bench_*.py; do \
 	  name=$${file##*/}; echo "== $${name%.py}"; $(BIN)/python -m tests.benchmarks.$${name%.py} || exit 1; done
 
