@@ -68,7 +68,7 @@ CARDS = (
             "upsample_factor": [1] * 2,
         },
         default_points=("latent",),
-        training={"task": "autoencode", "data": "synthetic", "images": 2000, "steps": 400, "batch": 16,
+        training={"task": "autoencode", "data": "synthetic", "images": 2000, "steps": 700, "batch": 16,
                   "learning_rate": 4e-3, "kl_weight": 1e-4, "foreground_weight": 4.0},
     ),
 )  # fmt: skip
