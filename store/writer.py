@@ -18,8 +18,9 @@ from store.recipe import Recipe
 from store.rows import checked
 from store.shards import Put, encode_shard, prepared, shard_folder
 
-_MAX_SHARD_BYTES = 1 << 28
-_SEALERS = 2
+_MAX_SHARD_BYTES = 1 << 27
+_SEALERS = 4
+"""Shards being made durable at once: on two cores 4 wrote at 0.90 to 0.94 of a raw mapped file, 2 at 0.78 to 0.80."""
 _GLANCE_S = 1.0
 """How often a writer looks what others sealed meanwhile; a row sealed twice is harmless."""
 

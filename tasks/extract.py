@@ -21,7 +21,7 @@ VERSION = 1
 """Goes up when the same model and sample give other values or other coordinates."""
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-SHARD_BYTES = 256 << 20
+SHARD_BYTES = 64 << 20
 """A shard holds 64 rows, or fewer when they are large: so much is lost at most when a run is killed."""
 
 
