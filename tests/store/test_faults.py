@@ -231,19 +231,19 @@ def test_all_row_tables_and_recipes_can_be_rebuilt_from_the_shards(local):
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(small)], check=False)
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
         local = store.open(small / "store", create=True)
         with pytest.raises(store.StoreFull, match="no room is left"):
-            fill(local, range(100), tokens=256, rows_per_shard=8)
+            fill(local, range(1000), tokens=256, rows_per_shard=8)
         assert list((small / "store" / "staging").iterdir()) == []
         kept = local.du()[0].rows
-        assert 0 < kept < 100
+        assert 0 < kept < 1000
         assert local.verify(drop=False).ok
         with pytest.raises(store.StoreFull):
-            local.put_blob(os.urandom(1 << 20))
+            local.put_blob(os.urandom(1 << 23))
         assert local.verify(drop=False).ok
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
