@@ -43,7 +43,7 @@ class Put:
 
 def prepared(sample: bytes, row: Row) -> Put:
     """Return the row with its digest and checksum, taken while its bytes are in the processor's cache."""
-    return Put(sample=sample, digest=row_digest(row), check=_crc(bits(row.values)), row=row)
+    return Put(sample=sample, digest=row_digest(row), check=crc_bytes(bits(row.values)), row=row)
 
 
 def shard_folder(recipe: str, shard: str) -> str:
@@ -79,7 +79,7 @@ def encode_shard(
     files[f"{name}/zarr.json"] = [_array(shape, [*axes, "feature"], dtype, per_row=fixed)]
     for coord, kind in COORDS.items():
         joined = np.concatenate([getattr(put.row, coord) for put in rows]).astype(kind, copy=False)
-        files[f"{coord}/{_chunk(len(axes))}"] = [joined, _crc(joined)]
+        files[f"{coord}/{_chunk(len(axes))}"] = [joined, crc_bytes(joined)]
         files[f"{coord}/zarr.json"] = [_array(shape[:-1], axes, kind.name)]
     about: dict[str, Any] = {
         "format": FORMAT,
@@ -215,7 +215,7 @@ class Shard:
         read = self.place.read_into(path, int(self.offsets[i]), [flat, own] if own else [flat])
         if read != flat.nbytes + len(own):
             raise self._short(i)
-        return _crc(flat) == own if own else None
+        return crc_bytes(flat) == own if own else None
 
     def token(self, i: int, token: int) -> np.ndarray:
         """Return one token's values, [feature], unchecked: a row's checksum needs all of the row."""
@@ -245,7 +245,7 @@ class Shard:
             flat, check = data[:-4], data[-4:]
             if (
                 len(flat) != self._starts[-1] * COORDS[name].itemsize
-                or _crc(np.frombuffer(flat, "u1")) != check
+                or crc_bytes(np.frombuffer(flat, "u1")) != check
             ):
                 raise Damaged(
                     f"{path} is not what was written; `foresight store verify` drops the rows it "
@@ -277,7 +277,7 @@ def _sharded(rows: Sequence[Put]) -> list[Any]:
         parts += [bits(put.row.values), put.check]
     size = parts[0].nbytes
     index = np.array([[i * (size + 4), size + 4] for i in range(len(rows))], "<u8")
-    return [*parts, index, _crc(index)]
+    return [*parts, index, crc_bytes(index)]
 
 
 def _contiguous(rows: Sequence[Put]) -> list[Any]:
@@ -339,7 +339,8 @@ def _readonly(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _crc(array: np.ndarray) -> bytes:
+def crc_bytes(array: np.ndarray) -> bytes:
+    """Return the CRC-32C of an array's bytes, little-endian, as Zarr's crc32c codec puts it."""
     return struct.pack("<I", google_crc32c.value(_readonly(array)))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from blake3 import blake3
 
@@ -19,7 +18,7 @@ from store.index import RowIndex
 from store.places import Place
 from store.records import unsealed
 from store.rows import row_digest
-from store.shards import Shard, rebuilt_table
+from store.shards import Shard, crc_bytes, rebuilt_table
 from store.tables import Table, decode_tables
 
 Progress = Callable[[str], None]
@@ -173,18 +172,14 @@ def frame_is_whole(shard: Shard, table: Table, live: list[int]) -> bool:
         if len(live) < len(table):
             return True
         data = np.frombuffer(shard.place.get(path), np.uint8)
-        return _crc(data[:-4]) == data[-4:].tobytes()
+        return crc_bytes(data[:-4]) == data[-4:].tobytes()
     for i in live:
         chunk = shard.place.get_range(path, int(shard.offsets[i]), int(shard.sizes[i]) + 4)
-        if _crc(np.frombuffer(chunk, np.uint8)[:-4]) != chunk[-4:]:
+        if crc_bytes(np.frombuffer(chunk, np.uint8)[:-4]) != chunk[-4:]:
             return False
     index = np.stack([shard.offsets, shard.sizes + 4], axis=1).astype("<u8")
     tail = shard.place.get_range(path, size - 16 * len(table) - 4, 16 * len(table) + 4)
-    return tail == index.tobytes() + _crc(index)
-
-
-def _crc(array: np.ndarray) -> bytes:
-    return int(google_crc32c.value(np.ascontiguousarray(array).tobytes())).to_bytes(4, "little")
+    return tail == index.tobytes() + crc_bytes(index)
 
 
 def _check_recipe(place: Place, name: str, deep: bool) -> str:

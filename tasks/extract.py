@@ -132,7 +132,6 @@ class Extract:
             for s in house.manifest
             if (points := tuple(p for p in recipes if s.digest in missing[p]))
         }
-        house.rows_reused += len(recipes) * len(digests) - sum(map(len, missing.values()))
         model = load(self.ref, about, house, dtype=self.dtype, attention=self.attention)
         told = provenance() | {"device": house.device, "model": str(self.ref)}
         unreadable: dict[Sample, str] = {}
