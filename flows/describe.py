@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-import numpy as np
-
 import store
 from flows.build import RUNS
 from foresight import data
@@ -40,10 +38,11 @@ def card_points(text: str, size: tuple[int, int] | None) -> dict[str, Any]:
     rows = []
     for point in model_cards.points(card):
         grid = model_cards.family(card).grid(card, point, size, 1)
-        tokens = int(np.prod(grid))
+        tokens = model_cards.token_count(card, point, size, 1)
         rows.append(
             {
                 "point": point.name,
+                "plans": list(point.plans),
                 "module": point.path,
                 "about": point.about,
                 "width": point.width,

@@ -168,8 +168,10 @@ KINDS = ("patch", "class", "register", "newline", "text")
 class Tokens:
     """One sample's latents at one extraction point, with the place of every token.
 
-    Tokens are in raster order (time, then row, then column) whatever order the model used. `row` and `col`
-    are the centre of the token's cell in pixels of the frames the model was given, `time_s` its time.
+    The tokens that fill `grid` come first, in raster order (time, then row, then column) whatever order the
+    model used; any others follow: class and register tokens, line breaks, the base view of a tiled image.
+    `row` and `col` are the centre of the token's cell in pixels of the frames the model was given, `time_s` its
+    time. A token that stands for no place has nan there.
     """
 
     values: Any
@@ -182,7 +184,7 @@ class Tokens:
     tile: Int[np.ndarray, " token"]
     """Which tile of a tiled image the token is from; 0 where the model does not tile."""
     grid: tuple[int, int, int]
-    """(time, row, col) counts when the patch tokens fill a grid, else (0, 0, 0)."""
+    """(time, row, col) counts of the leading tokens when they fill a grid, else (0, 0, 0)."""
 
     def __post_init__(self) -> None:
         n = len(self.values)
@@ -190,5 +192,9 @@ class Tokens:
             if len(getattr(self, name)) != n:
                 raise ValueError(f"{n} tokens need {n} entries of {name}, but got {len(getattr(self, name))}")
         t, h, w = self.grid
-        if any(self.grid) and t * h * w != n:
-            raise ValueError(f"a grid of {t} x {h} x {w} holds {t * h * w} tokens, but there are {n}")
+        if any(self.grid) and not 0 < t * h * w <= n:
+            raise ValueError(f"a grid of {t} x {h} x {w} takes {t * h * w} tokens, but there are {n}")
+        if np.any(np.asarray(self.kind)[: t * h * w] != KINDS.index("patch")):
+            raise ValueError(
+                "the tokens of a grid are patches; class, register and newline tokens come after it"
+            )

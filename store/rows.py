@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -45,7 +46,7 @@ class Row:
     kind: UInt8[np.ndarray, " token"]
     tile: Int[np.ndarray, " token"]
     grid: tuple[int, int, int] = (0, 0, 0)
-    """(time, row, col) counts when the tokens fill a grid, else (0, 0, 0)."""
+    """(time, row, col) counts of the leading tokens when they fill a grid, else (0, 0, 0)."""
 
     @property
     def dtype(self) -> str:
@@ -88,9 +89,9 @@ def checked(
                 f"{name} must fit {dtype.name}, but got values from {given.min()} to {given.max()}"
             )
     whole = tuple(int(n) for n in grid)
-    if len(whole) != 3 or min(whole) < 0 or (any(whole) and whole[0] * whole[1] * whole[2] != tokens):
+    if len(whole) != 3 or min(whole) < 0 or (any(whole) and not 0 < math.prod(whole) <= tokens):
         raise ValueError(
-            f"a grid is (time, row, col) counts that multiply to {tokens} tokens, or (0, 0, 0), "
+            f"a grid is (time, row, col) counts that multiply to at most {tokens} tokens, or (0, 0, 0), "
             f"but got {tuple(grid)}"
         )
     kept = spare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
@@ -21,20 +22,22 @@ from store.training import gather
 
 How = Literal["mean", "max", "flatten"]
 Located = Sequence[tuple[Table, int]]
+PATCH = 0
+"""The `kind` of a token that stands for a piece of the picture."""
 _SAMPLE_COORDS = ("key", "label", "group")
 
 
 def open_view(contents: Contents, recipe: Recipe, manifest_id: str, *, grid: bool) -> xr.Dataset:
     """Return the Dataset of a manifest's rows, in manifest order.
 
-    Equal token counts: `values` (sample, token, feature), or (sample, time, row, col, feature) when
-    `grid` and every row has the same grid. Unequal counts: contiguous ragged, `values` (token, feature) with
-    the rows end to end, `sample_index` (token) and `row_sizes` (sample). Token coordinates `time_s`, `row`,
-    `col`, `kind`, `tile` have the axes of `values` but `feature`, and are lazy too.
+    Equal token counts: `values` (sample, token, feature). With `grid`, where every row has the same grid: its
+    tokens alone, (sample, time, row, col, feature). Unequal counts: contiguous ragged, `values` (token,
+    feature) with the rows end to end, `sample_index` (token) and `row_sizes` (sample). Token coordinates
+    `time_s`, `row`, `col`, `kind`, `tile` have the axes of `values` but `feature`, and are lazy too.
     """
     found = contents.located(recipe.id, manifest_id)
     counts = _counts(found)
-    regular = len(set(counts.tolist())) == 1
+    regular = grid or len(set(counts.tolist())) == 1
     inner = _one_grid(found) if grid else (int(counts[0]),)
     arrays = _Arrays(contents.place.address, found, inner if regular else None, recipe.id)
     dims = ["sample", *(["time", "row", "col"] if grid else ["token"])] if regular else ["token"]
@@ -48,7 +51,10 @@ def open_view(contents: Contents, recipe: Recipe, manifest_id: str, *, grid: boo
 
 
 def pooled_view(contents: Contents, recipe: Recipe, manifest_id: str, how: How) -> xr.DataArray:
-    """Return [sample, feature] float32, lazy; a row is reduced where it is read, in float64 for the mean."""
+    """Return [sample, feature] float32, lazy; a row is reduced where it is read, in float64 for the mean.
+
+    The mean and the maximum are over patch tokens: class, register and newline tokens stand for no place.
+    """
     found = contents.located(recipe.id, manifest_id)
     counts = _counts(found)
     features = found[0][0].features
@@ -169,17 +175,26 @@ def _gathered(address: str, chunk: _Chunk, variable: str, inner: tuple[int, ...]
     rows = _rows(address)
     if variable == "values":
         got = gather(rows, chunk.rows)
-        joined = np.concatenate(got) if isinstance(got, list) else got
     else:
-        joined = np.concatenate([rows.coord(table, i, variable) for table, i in chunk.rows])
+        got = [rows.coord(table, i, variable) for table, i in chunk.rows]
     if inner is None:
-        return joined.reshape(-1, *joined.shape[2:]) if joined.ndim == 3 else joined
-    return joined.reshape(len(chunk.rows), *inner, *joined.shape[2 if joined.ndim == 3 else 1 :])
+        return np.concatenate(got)
+    n = math.prod(inner)  # of a grid: what follows its tokens is no part of it
+    taken = got[:, :n] if isinstance(got, np.ndarray) else np.stack([row[:n] for row in got])
+    return taken.reshape(len(chunk.rows), *inner, *taken.shape[2:])
 
 
 def _pooled(url: str, chunk: _Chunk, how: How) -> np.ndarray:
     rows = _rows(url)
-    return np.stack([pool(rows.row(table, i).values, how) for table, i in chunk.rows])
+    return np.stack([pool(_pooled_tokens(rows, table, i, how), how) for table, i in chunk.rows])
+
+
+def _pooled_tokens(rows: Rows, table: Table, i: int, how: How) -> np.ndarray:
+    row = rows.row(table, i)
+    patches = row.kind == PATCH
+    if how == "flatten" or math.prod(row.grid) == len(row.values) or not patches.any():
+        return row.values
+    return row.values[patches]
 
 
 def pool(values: np.ndarray, how: How) -> np.ndarray:

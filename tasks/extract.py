@@ -209,10 +209,10 @@ class Extract:
     def _row_bytes(self, point: Point) -> int:
         """Return the bytes of one row's values; an estimate where files keep their own sizes."""
         card = self.ref.card
-        counts = models.family(card).grid(
+        tokens = models.token_count(
             card, point, self.framing.size or card.size, self.framing.sampling.frames or 1
         )
-        return int(np.prod(counts)) * point.width * ITEM_BYTES[self.dtype]
+        return tokens * point.width * ITEM_BYTES[self.dtype]
 
 
 def check_request(stage: Extract, house: House) -> None:

@@ -6,6 +6,7 @@ Importing this package imports no torch: cards and points are plain data.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from functools import cache
 from types import ModuleType
@@ -13,7 +14,18 @@ from types import ModuleType
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.card import parse_ref as _parse_ref
 
-__all__ = ["Card", "ModelRef", "Point", "cards", "family", "get", "parse_ref", "points", "resolve_points"]
+__all__ = [
+    "Card",
+    "ModelRef",
+    "Point",
+    "cards",
+    "family",
+    "get",
+    "parse_ref",
+    "points",
+    "resolve_points",
+    "token_count",
+]
 
 
 @cache
@@ -46,3 +58,15 @@ def parse_ref(text: str) -> ModelRef:
 def points(card: Card) -> tuple[Point, ...]:
     """Return the extraction points of `card`, in the order one forward pass reaches them."""
     return tuple(family(card).points(card))
+
+
+def token_count(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:
+    """Return how many tokens a sample of `frames` frames of `size` (height, width) px has at `point`.
+
+    The cells of its grid, or what the family's own `tokens(card, point, size, frames)` counts where class,
+    register or newline tokens, or a second view of the image, come on top.
+    """
+    module = family(card)
+    if hasattr(module, "tokens"):
+        return int(module.tokens(card, point, size, frames))
+    return math.prod(module.grid(card, point, size, frames))

@@ -22,6 +22,8 @@ class Point:
     width: int
     """Features per token."""
     about: str
+    plans: tuple[str, ...] = ()
+    """What the research plans call it besides `name` (`L1`, `I3`); the point may be asked for by these too."""
     prompted: bool = False
     """True when the text before the image changes the values: the prompt is then part of the identity."""
 
@@ -56,7 +58,8 @@ class Card:
     prompt_prefix: str = ""
     """Text before the image when a prompted point is read."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How the zoo trains a tiny card; empty for a real checkpoint. Identity of its weights."""
+    """How the zoo trains a tiny card; identity of its weights. Empty for a real checkpoint, and for a tiny card
+    that is only ever drawn at random."""
 
     @property
     def tiny(self) -> bool:
@@ -92,7 +95,14 @@ class ModelRef:
         return str(self)
 
     def random_twin(self, seed: int = 0) -> ModelRef:
-        """Return the same architecture with random weights: the control beside every alignment number."""
+        """Return the same architecture with random weights: the control beside every alignment number.
+
+        The twin of random weights is drawn from another seed.
+        """
+        if self.kind == "random":
+            return ModelRef(
+                card=self.card, kind="random", value=str(int(self.value) + 1 + seed), base=self.base
+            )
         base = None if self.card.tiny and self.kind == "seed" else self.base or self
         return ModelRef(card=self.card, kind="random", value=str(seed), base=base)
 
@@ -113,7 +123,12 @@ def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
         return ModelRef(card=card, kind="random", value=str(int(match[1])), base=base)
     if card.tiny:
         if not revision:
-            return ModelRef(card=card, kind="seed", value="0")
+            return ModelRef(card=card, kind="seed" if card.training else "random", value="0")
+        if not card.training:
+            raise ValueError(
+                f"{card.name} is drawn at random and never trained, so its revision is a seed (random0) or a folder "
+                f"(path:DIR), but got {revision!r}"
+            )
         if match := re.fullmatch(r"seed(\d+)", revision):
             return ModelRef(card=card, kind="seed", value=str(int(match[1])))
         raise ValueError(
@@ -130,11 +145,17 @@ def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
 
 
 def resolve_points(available: Sequence[Point], asked: Sequence[str], *, model: str) -> tuple[Point, ...]:
-    """Return the points `asked` for by name or module path, once each, in the order the model computes them.
+    """Return the points `asked` for, once each, in the order the model computes them.
+
+    A point answers to its name, to what the plans call it and to its module path; a path that several points
+    share means the first of them. `all` asks for every point.
 
     Raises `KeyError` that lists what the model has.
     """
-    by_name = {p.name: p for p in available} | {p.path: p for p in available}
+    if list(asked) == ["all"]:
+        return tuple(available)
+    by_name = {p.path: p for p in reversed(available)}
+    by_name |= {plan: p for p in available for plan in p.plans} | {p.name: p for p in available}
     unknown = [a for a in asked if a not in by_name]
     if unknown:
         raise KeyError(

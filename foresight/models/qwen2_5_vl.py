@@ -18,6 +18,7 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.device import without_bars
+from foresight.models.loading import check_config, load_model
 from foresight.models.qwen2_5_vl_tiny import build_config, build_image_processor, build_tokenizer
 from foresight.nouns import Frames, Tokens
 
@@ -163,29 +164,22 @@ def resized(size: tuple[int, int], *, unit: int, least: int, most: int = 28 * 28
 
 def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> QwenVision:
     """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed."""
-    import torch
-    from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    torch_dtype = getattr(torch, dtype)
-    if ref.kind == "random":
-        config = Qwen2_5_VLConfig.from_pretrained(folder) if folder else build_config(ref.card)
-        config._attn_implementation = attention
-        with torch.random.fork_rng():
-            torch.manual_seed(int(ref.value))
-            model = Qwen2_5_VLForConditionalGeneration._from_config(
-                config, dtype=torch_dtype, attn_implementation=attention
-            )
-    else:
-        if folder is None:
-            raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
-        with without_bars():
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                folder, dtype=torch_dtype, attn_implementation=attention, use_safetensors=True
-            )
-    _check_config(ref.card, model.config)
+    model = load_model(
+        Qwen2_5_VLForConditionalGeneration,
+        ref,
+        folder,
+        tiny_config=lambda: build_config(ref.card),
+        device=device,
+        dtype=dtype,
+        attention=attention,
+    )
+    check_config(ref, ref.card.config["vision"], model.config.vision_config, "vision")
+    check_config(ref, ref.card.config["text"], model.config.text_config, "text")
     tokenizer = AutoTokenizer.from_pretrained(folder) if folder else build_tokenizer()
     image, video = _processors(ref.card, folder)
-    return QwenVision(ref.card, model.eval().to(device), tokenizer, image, video)
+    return QwenVision(ref.card, model, tokenizer, image, video)
 
 
 class QwenVision:
@@ -377,21 +371,6 @@ def _is_video(batch: Sequence[Frames]) -> bool:
 
 def _frame_step_s(frames: Frames) -> float:
     return float(np.diff(frames.times_s).mean())
-
-
-def _check_config(card: Card, config: Any) -> None:
-    for part, loaded in (("vision", config.vision_config), ("text", config.text_config)):
-        for key, declared in card.config[part].items():
-            found = getattr(loaded, key, None)
-            if found is not None and _plain(found) != _plain(declared):
-                raise ValueError(
-                    f"{card.name} declares {part} {key} = {declared}, but the checkpoint has {found}; "
-                    "it is another model: use its own card"
-                )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple | list) else value
 
 
 def _processors(card: Card, folder: Path | None) -> tuple[Any, Any]:

@@ -95,7 +95,7 @@ def test_rows_put_before_an_exception_are_kept_and_half_a_row_never_is(catalog):
         ({"values": np.zeros(12, "f4")}, "token, feature"),
         ({"kind": np.zeros(11, np.uint8)}, "one entry per token"),
         ({"kind": np.full(12, 300)}, "must fit uint8"),
-        ({"grid": (2, 3, 4)}, "multiply to 12"),
+        ({"grid": (2, 3, 4)}, "multiply to at most 12"),
         ({"sample": "../../x"}, "64 lower-case hex"),
         ({"values": np.zeros((12, 9), "f4")}, "share dtype and features"),
     ],

@@ -52,6 +52,23 @@ def test_a_grid_view_has_space_and_time_as_axes(catalog):
     assert view["time_s"].shape == (3, 1, 3, 4)
 
 
+def test_tokens_that_stand_for_no_place_are_no_part_of_a_grid_nor_of_a_mean(catalog):
+    """Fourteen tokens: a grid of 3 x 4, then a class token and a line break."""
+    kind = np.array([0] * 12 + [1, 3], np.uint8)
+    with catalog.writer(recipe(), rows_per_shard=2) as writer:
+        for i in range(3):
+            put = row(i, tokens=14, grid=(1, 3, 4))
+            writer.put(**put | {"kind": kind, "row": np.where(kind > 0, np.nan, put["row"])})
+    m = catalog.put_manifest(manifest(range(3)))
+    first = row(1, tokens=14)["values"]
+    view = catalog.view(recipe=recipe().id, manifest=m, grid=True)
+    np.testing.assert_array_equal(view["values"][1].values, first[:12].reshape(1, 3, 4, 8))
+    assert view["kind"].shape == (3, 1, 3, 4)
+    assert catalog.view(recipe=recipe().id, manifest=m)["values"].shape == (3, 14, 8)
+    pooled = catalog.pooled(recipe=recipe().id, manifest=m)
+    np.testing.assert_allclose(pooled.values[1], first[:12].mean(0), rtol=1e-5)
+
+
 def test_unequal_token_counts_lie_end_to_end(catalog):
     counts = [3, 12, 5, 7]
     with catalog.writer(recipe(), rows_per_shard=3) as writer:
