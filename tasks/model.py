@@ -17,6 +17,7 @@ from foresight.data.digests import DigestCache, Seen, stamp
 from foresight.models import ModelRef
 from foresight.models.checkpoint import MissingCheckpoint, find_checkpoint
 from foresight.models.fingerprint import file_sha256, fingerprint, random_fingerprint, snapshot_sha256
+from foresight.models.loading import check_folder
 from tasks.house import House, Progress
 from tasks.stages import Look, look_up
 
@@ -66,6 +67,7 @@ class Model:
                 config = json.loads((folder / "config.json").read_text())
             return random_fingerprint(config, int(ref.value))
         folder = find_checkpoint(ref, download=False)
+        check_folder(ref, folder)
         if ref.kind == "hub":
             return fingerprint(folder, sha256=snapshot_sha256)
         return _cached_fingerprint(folder, house.cache)

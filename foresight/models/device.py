@@ -45,17 +45,20 @@ def resolve_attention(device: str, dtype: str) -> str:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep the model libraries' own progress bars off the terminal while loading and saving."""
+    """Keep the model libraries' own progress bars and load reports off the terminal while loading and saving."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     shown = {log: log.is_progress_bar_enabled() for log in (diffusers_logging, transformers_logging)}
+    levels = {log: log.get_verbosity() for log in shown}
     for log in shown:
         log.disable_progress_bar()
+        log.set_verbosity_error()
     try:
         yield
     finally:
         for log, was in shown.items():
+            log.set_verbosity(levels[log])
             if was:
                 log.enable_progress_bar()
 

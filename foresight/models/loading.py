@@ -1,7 +1,7 @@
 """Load a transformers model of any family: from safetensors, or drawn at random from its configuration.
 
-What cannot be what its card says is refused in one sentence: another architecture, a missing shard, a checkpoint
-that is only there as a pickle. Pickles are never opened and a repository's own code is never run.
+What cannot be what its card says is refused in one sentence: another architecture, a missing or torn shard, a
+checkpoint that is only there as a pickle. Pickles are never opened and a repository's own code is never run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,18 @@ def load_model(
     device: str,
     dtype: str,
     attention: str | None,
+    check: Callable[[Any], None] | None = None,
+    shorten: Callable[[Any], None] | None = None,
 ) -> Any:
     """Return the model named by `ref` in evaluation mode on `device`.
 
     Weights come from the safetensors in `folder`. For random weights they are drawn from the seed of `ref`, after
     the configuration in `folder`, or `tiny_config()` without one. `device="auto"` spreads the layers over
     what there is (needs accelerate). `attention=None` is for models that have none.
+
+    `check(config)` may refuse the checkpoint before any weight is read. `shorten(config)` takes the layers off the
+    end that nobody asked for, so that they take neither time nor memory; the others keep their values. Random
+    weights are drawn whole all the same: which numbers a layer gets depends on what is drawn before it.
 
     Raises `WrongCheckpoint`.
     """
@@ -42,19 +48,28 @@ def load_model(
     kernels = {} if attention is None else {"attn_implementation": attention}
     if ref.kind == "random":
         config = model_class.config_class.from_pretrained(folder) if folder else tiny_config()
+        if check:
+            check(config)
         with torch.random.fork_rng():
             torch.manual_seed(int(ref.value))
             model = model_class._from_config(config, dtype=getattr(torch, dtype), **kernels)
-        return model.eval().to("cpu" if device == "auto" else device)
+        return _verified(model.eval().to("cpu" if device == "auto" else device), ref, attention)
     if folder is None:
         raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
     check_folder(ref, folder, model_type=model_class.config_class.model_type)
+    config = model_class.config_class.from_pretrained(folder)
+    if check:
+        check(config)
+    if shorten:
+        shorten(config)
     with without_bars():
         model, told = model_class.from_pretrained(
             folder,
+            config=config,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told, and refused below in one sentence
             **kernels,
             **({"device_map": "auto"} if device == "auto" else {}),
         )
@@ -63,31 +78,46 @@ def load_model(
             f"{ref.card.name} needs every weight of the model, but {folder.name} lacks {len(missing)} of them, "
             f"{missing[0]} first; copy the whole checkpoint again"
         )
-    return model.eval() if device == "auto" else model.eval().to(device)
+    if wrong := sorted(told["mismatched_keys"]):
+        name, found, wanted = wrong[0]
+        raise WrongCheckpoint(
+            f"{name} of {ref.card.name} is {list(wanted)} by its configuration, but {folder.name} holds {list(found)}; "
+            "its config.json and its weights are of two models: copy both again"
+        )
+    return _verified(model.eval() if device == "auto" else model.eval().to(device), ref, attention)
 
 
 def check_folder(ref: ModelRef, folder: Path, *, model_type: str | None = None) -> None:
-    """Raise `WrongCheckpoint` unless `folder` holds all the safetensors of a model of this type."""
-    found = json.loads((folder / "config.json").read_text()).get("model_type")
+    """Raise `WrongCheckpoint` unless `folder` holds all the safetensors, whole, of a model of this type.
+
+    Reads the headers of the files and no weights.
+    """
+    found = _json(ref, folder / "config.json").get("model_type")
     if model_type and found != model_type:
         raise WrongCheckpoint(
             f"{ref.card.name} is a {model_type}, but the checkpoint in {folder.name} is a {found}; "
             "give its own card, or another folder"
         )
     indexes = sorted(folder.glob("*.safetensors.index.json"))
-    wanted = {file for index in indexes for file in json.loads(index.read_text())["weight_map"].values()}
+    wanted = {file for index in indexes for file in _json(ref, index).get("weight_map", {}).values()}
     if missing := sorted(name for name in wanted if not (folder / name).is_file()):
         raise WrongCheckpoint(
             f"{ref.card.name} lies in {len(wanted)} files, but {', '.join(missing[:3])} "
             f"{'is' if len(missing) == 1 else 'are'} not in {folder.name}; fetch the whole checkpoint"
         )
-    if not any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         raise WrongCheckpoint(
             f"weights are read from *.safetensors, but {folder.name} has "
             f"{'only ' + ', '.join(pickles[:3]) + ', which can run code when opened' if pickles else 'none'}; "
             "save the model again with save_pretrained(safe_serialization=True)"
         )
+    for file in weights:
+        if torn := _torn(file):
+            raise WrongCheckpoint(
+                f"{file.name} of {ref.card.name} in {folder.name} {torn}; fetch that file again"
+            )
 
 
 def check_config(ref: ModelRef, declared: Mapping[str, Any], config: Any, part: str = "") -> None:
@@ -99,6 +129,56 @@ def check_config(ref: ModelRef, declared: Mapping[str, Any], config: Any, part: 
                 f"{ref.card.name} declares {part + ' ' if part else ''}{key} = {value}, but the checkpoint has "
                 f"{found}; it is another model: use its own card"
             )
+
+
+def _verified(model: Any, ref: ModelRef, attention: str | None) -> Any:
+    """Return `model` when every part of it computes with the kernel that its latents' identity will name."""
+    if attention is None:
+        return model
+    used = {
+        part.config._attn_implementation
+        for part in model.modules()
+        if getattr(getattr(part, "config", None), "_attn_implementation", None)
+    }
+    if other := sorted(used - {attention}):
+        raise WrongCheckpoint(
+            f"{ref.card.name} was to run with {attention} attention, but its classes chose {', '.join(other)}; "
+            f"ask for --attention {other[0]}"
+        )
+    return model
+
+
+def _torn(file: Path) -> str:
+    """Say what is wrong with a safetensors file, judged by its header and its size; '' when nothing is.
+
+    Layout: the header's length in 8 bytes, little endian; a JSON header with the offsets of every tensor; data.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+        if size < 8 or not 2 <= header <= size - 8:
+            return "is cut off in its header, or is no safetensors file"
+        try:
+            entries = json.loads(stream.read(header))
+            ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return "has a header that cannot be read"
+    whole = 8 + header + max(ends, default=0)
+    return "" if size == whole else f"should have {whole:,} bytes, but has {size:,}"
+
+
+def _json(ref: ModelRef, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WrongCheckpoint(
+            f"{path.name} of {ref.card.name} in {path.parent.name} cannot be read ({error}); fetch that file again"
+        ) from error
+    if not isinstance(value, dict):
+        raise WrongCheckpoint(
+            f"{path.name} of {ref.card.name} in {path.parent.name} is to be a JSON object; fetch that file again"
+        )
+    return value
 
 
 def _plain(value: Any) -> Any:

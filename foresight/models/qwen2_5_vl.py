@@ -174,12 +174,16 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         device=device,
         dtype=dtype,
         attention=attention,
+        check=lambda config: _check(ref, config),
     )
-    check_config(ref, ref.card.config["vision"], model.config.vision_config, "vision")
-    check_config(ref, ref.card.config["text"], model.config.text_config, "text")
     tokenizer = AutoTokenizer.from_pretrained(folder) if folder else build_tokenizer()
     image, video = _processors(ref.card, folder)
     return QwenVision(ref.card, model, tokenizer, image, video)
+
+
+def _check(ref: ModelRef, config: Any) -> None:
+    check_config(ref, ref.card.config["vision"], config.vision_config, "vision")
+    check_config(ref, ref.card.config["text"], config.text_config, "text")
 
 
 class QwenVision:
