@@ -99,16 +99,17 @@ def demo(as_json: bool, **given: Any) -> None:
 @main.command()
 @click.argument("card", required=False)
 @click.option("--size", metavar="HxW", help="Frame size in pixels; default the card's.")
+@click.option("--frames", default=1, show_default=True, type=click.IntRange(1), help="Frames of a sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def models(card: str | None, size: str | None, as_json: bool) -> None:
-    """List the model cards, or one CARD's points with width, grid and bytes a sample."""
+def models(card: str | None, size: str | None, frames: int, as_json: bool) -> None:
+    """List the model cards, or one CARD's points with width, grid, tokens and bytes a sample."""
     from flows import describe, show
 
     with _Errors(as_json, "models"):
         if card is None:
             rows = describe.all_cards()
         else:
-            rows = describe.card_points(card, describe.size_of(size))
+            rows = describe.card_points(card, describe.size_of(size), frames)
     _print_json(rows) if as_json else show.models_table(rows)
 
 

@@ -23,7 +23,7 @@ def all_cards() -> dict[str, Any]:
                 "dtype": c.dtype,
                 "memory_gib": c.memory_gib,
                 "licence": c.licence,
-                "from": f"{c.repo}@{(c.revision or '')[:12]}" if c.repo else "trained here by the zoo",
+                "from": _origin(c),
                 "default_points": list(c.default_points),
             }
             for c in model_cards.cards().values()
@@ -31,14 +31,18 @@ def all_cards() -> dict[str, Any]:
     }
 
 
-def card_points(text: str, size: tuple[int, int] | None) -> dict[str, Any]:
-    """Return one card with its points: width, grid and bytes of one sample at `size` (height, width) px."""
-    card = model_cards.parse_ref(text).card
+def card_points(text: str, size: tuple[int, int] | None, frames: int) -> dict[str, Any]:
+    """Return one card with its points: width, grid, tokens and bytes of one sample.
+
+    A sample is `frames` frames of `size` (height, width) px, the card's own size when None. Raises `ValueError`
+    for frames the model would cut or pad.
+    """
+    card = model_cards.get(text)
     size = size or card.size
     rows = []
     for point in model_cards.points(card):
-        grid = model_cards.family(card).grid(card, point, size, 1)
-        tokens = model_cards.token_count(card, point, size, 1)
+        grid = model_cards.family(card).grid(card, point, size, frames)
+        tokens = model_cards.token_count(card, point, size, frames)
         rows.append(
             {
                 "point": point.name,
@@ -49,11 +53,18 @@ def card_points(text: str, size: tuple[int, int] | None) -> dict[str, Any]:
                 "grid": list(grid),
                 "tokens": tokens,
                 "bytes": tokens * point.width * ITEM_BYTES[card.dtype],
+                "prompted": point.prompted,
                 "default": point.name in card.default_points,
             }
         )
     (about,) = (c for c in all_cards()["cards"] if c["card"] == card.name)
-    return about | {"size": list(size), "revision": card.revision, "points": rows}
+    return about | {"size": list(size), "frames": frames, "revision": card.revision, "points": rows}
+
+
+def _origin(card: model_cards.Card) -> str:
+    if card.repo is None:
+        return "trained here by the zoo" if card.training else "drawn at random here"
+    return f"{card.repo}@{card.revision[:12]}" if card.revision else f"{card.repo}, no commit pinned yet"
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:

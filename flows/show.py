@@ -25,6 +25,10 @@ COLOURS = {
 }
 
 
+MODELS_WIDTH = 110
+"""Columns the tables of models fit in."""
+
+
 def console_of(*, stderr: bool) -> RichConsole:
     """Return a console as wide as the terminal; wide enough for the tables where there is none."""
     console = RichConsole(stderr=stderr)
@@ -132,14 +136,29 @@ def shortened(why: str, most: int = 3) -> str:
 def models_table(found: dict[str, Any]) -> None:
     """Print all cards, or the points of one."""
     console = console_of(stderr=False)
-    rows = found.get("points") or found["cards"]
-    if "points" in found:
-        memory = f"{found['parameters']:,} parameters, {found['memory_gib']} GiB in {found['dtype']}"
-        console.print(
-            f"[bold]{found['card']}[/] ({found['role']}), {memory}; {found['licence']}; {found['from']}"
-        )
-        console.print(f"points for frames of {found['size'][0]} x {found['size'][1]} px:")
-    _rows(console, rows)
+    if "points" not in found:
+        shown = ("card", "role", "parameters", "memory_gib", "licence", "default_points")
+        _rows(console, [{name: card[name] for name in shown} for card in found["cards"]], width=MODELS_WIDTH)
+        return
+    memory = f"{found['parameters']:,} parameters, {found['memory_gib']} GiB in {found['dtype']}"
+    sample = f"{found['size'][0]} x {found['size'][1]} px"
+    clip = (
+        f"a clip of {found['frames']} frames of {sample}" if found["frames"] > 1 else f"a still of {sample}"
+    )
+    for line in (
+        f"[bold]{found['card']}[/] ({found['role']}), {memory}",
+        f"{found['licence']}; {found['from']}",
+        f"points of {clip}; * read by default, p depends on the prompt:",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+    rows = []
+    for point in found["points"]:
+        marks = ("*" if point["default"] else "") + ("p" if point["prompted"] else "")
+        costs = {n: point[n] for n in ("width", "grid", "tokens", "bytes", "module")}
+        rows.append({"point": point["point"], "": marks, "plans": point["plans"]} | costs)
+    if not any(row["plans"] for row in rows):
+        rows = [{n: v for n, v in row.items() if n != "plans"} for row in rows]
+    _rows(console, rows, width=MODELS_WIDTH)
 
 
 def data_table(found: dict[str, Any]) -> None:
@@ -183,7 +202,7 @@ def store_tables(found: dict[str, Any]) -> None:
             console.print(f"{name}: {value}")
 
 
-def _rows(console: RichConsole, rows: list[dict[str, Any]]) -> None:
+def _rows(console: RichConsole, rows: list[dict[str, Any]], *, width: int | None = None) -> None:
     if not rows:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -192,7 +211,7 @@ def _rows(console: RichConsole, rows: list[dict[str, Any]]) -> None:
         table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_shown(name, value) for name, value in row.items()))
-    console.print(table)
+    console.print(table, width=min(width or console.width, console.width))
 
 
 def _shown(name: str, value: Any) -> str:
