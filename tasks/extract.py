@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 import store
-from foresight import data, models
+from foresight import models
 from foresight.models import ModelRef, Point
-from foresight.nouns import Frames, Sample, Tokens
+from foresight.nouns import Sample, Tokens
 from tasks.house import House, Progress, WrongRequest
 from tasks.model import load, provenance
+from tasks.reading import Framing, batches, read
 from tasks.stages import Look, nearest_recipe
 
 VERSION = 1
@@ -32,28 +33,6 @@ class Undecodable(Exception):
         first, why = next(iter(samples.items()))
         super().__init__(f"{len(samples)} samples cannot be decoded, the first is {first.key}: {why}")
         self.samples = samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class Framing:
-    """What is done to frames before a model's own preprocessing. Identity."""
-
-    sampling: data.Sampling
-    size: tuple[int, int] | None
-    """(height, width) px every frame is fitted to; None keeps each file's own size."""
-    fit: str = "crop"
-
-    def canonical(self, *, stills: bool) -> dict[str, Any]:
-        """Return the identity as plain values; how clips are sampled does not touch a data set of stills."""
-        sampling = data.Sampling(frames=1) if stills else self.sampling
-        return {
-            "sampling": sampling.canonical(),
-            "size": list(self.size) if self.size else None,
-            "fit": self.fit,
-        }
-
-    def apply(self, frames: Frames) -> Frames:
-        return data.fit(frames, size=self.size, how=self.fit)[0]  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +87,7 @@ class Extract:
         }
         if total:
             why = _why(house, recipes, missing)
-            size = sum(missing[p.name] * self._row_bytes(p) for p in self.points)
+            size = sum(missing[p.name] * self.row_bytes(p, house) for p in self.points)
             return Look(state="missing", why=why, rows_missing=total, bytes=size, **common)
         return Look(
             state="ready",
@@ -141,15 +120,16 @@ class Extract:
                 p.name: stack.enter_context(
                     house.store.writer(
                         recipes[p.name],
-                        rows_per_shard=max(1, min(64, SHARD_BYTES // max(self._row_bytes(p), 1))),
+                        rows_per_shard=max(1, min(64, SHARD_BYTES // max(self.row_bytes(p, house), 1))),
                         provenance=told,
                     )
                 )
                 for p in self.points
                 if missing[p.name]
             }
-            for batch in self._batches(house, wanted, unreadable):
-                for (sample, _), tokens in zip(batch, self._forward(model, batch, wanted), strict=True):
+            for batch in batches(house, self.ref, self.framing, wanted, unreadable):
+                points = wanted[batch[0][0]]
+                for (sample, _), tokens in zip(batch, read(model, batch, points), strict=True):
                     for name, values in tokens.items():
                         _put(writers[name], sample, values)
                 done += len(batch)
@@ -170,49 +150,15 @@ class Extract:
             provenance=told,
         )
 
-    def _forward(
-        self, model: Any, batch: Sequence[tuple[Sample, Frames]], wanted: Mapping[Sample, tuple[str, ...]]
-    ) -> list[dict[str, Tokens]]:
-        """Run one batch; when the device has too little memory, run its halves instead."""
-        import torch
+    def tokens(self, point: Point, house: House) -> int:
+        """Return the tokens of one row; an estimate where files keep their own sizes."""
+        stills = all(s.media == "image" for s in house.manifest)
+        card, frames = self.ref.card, 1 if stills else self.framing.sampling.frames or 1
+        return models.token_count(card, point, self.framing.size or card.size, frames)
 
-        try:
-            found: list[dict[str, Tokens]] = model.extract([f for _, f in batch], wanted[batch[0][0]])
-            return found
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        torch.cuda.empty_cache()
-        half = len(batch) // 2
-        return [*self._forward(model, batch[:half], wanted), *self._forward(model, batch[half:], wanted)]
-
-    def _batches(
-        self, house: House, wanted: Mapping[Sample, tuple[str, ...]], unreadable: dict[Sample, str]
-    ) -> Iterator[list[tuple[Sample, Frames]]]:
-        """Yield batches of equal shape and equal missing points; note what cannot be decoded."""
-        size = house.batch or (32 if self.ref.card.tiny else 8)
-        pending: dict[tuple[Any, ...], list[tuple[Sample, Frames]]] = {}
-        ahead = data.prefetch(
-            house.source, wanted, self.framing.sampling, workers=house.workers, ahead=2 * size
-        )
-        for sample, frames in ahead:
-            if not isinstance(frames, Frames):
-                unreadable[sample] = frames.why
-                continue
-            fitted = self.framing.apply(frames)
-            key = (fitted.pixels.shape, wanted[sample])
-            pending.setdefault(key, []).append((sample, fitted))
-            if len(pending[key]) == size:
-                yield pending.pop(key)
-        yield from pending.values()
-
-    def _row_bytes(self, point: Point) -> int:
+    def row_bytes(self, point: Point, house: House) -> int:
         """Return the bytes of one row's values; an estimate where files keep their own sizes."""
-        card = self.ref.card
-        tokens = models.token_count(
-            card, point, self.framing.size or card.size, self.framing.sampling.frames or 1
-        )
-        return tokens * point.width * ITEM_BYTES[self.dtype]
+        return self.tokens(point, house) * point.width * ITEM_BYTES[self.dtype]
 
 
 def check_request(stage: Extract, house: House) -> None:
