@@ -66,7 +66,7 @@ class Extract:
         found = {}
         for point in self.points:
             own: dict[str, Any] = {"point": point.name}
-            if card.role == "vlm":
+            if card.role != "decoder":
                 own["attention"] = self.attention
             if point.prompted:
                 own["prompt_prefix"] = card.prompt_prefix

@@ -221,7 +221,7 @@ class Q1Report:
             "points": [p.name for p in extract.points],
             "params": extract.ref.card.parameters,
             "dtype": extract.dtype,
-            "attention": extract.attention if extract.ref.card.role == "vlm" else "none",
+            "attention": extract.attention if extract.ref.card.role != "decoder" else "none",
             "trained scores": ", ".join(
                 f"{k.replace('_', ' ')} {v:.2f}"
                 for k, v in about.values.get("scores", {}).items()

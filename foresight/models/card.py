@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Role = Literal["vlm", "decoder"]
+Role = Literal["vlm", "encoder", "decoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
