@@ -10,7 +10,7 @@ from prefect import Flow, flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from flows.engine import Outcome, perform
+from flows.engine import Outcome, Prepared, perform
 from tasks.house import House, Progress
 from tasks.publish import read_figures
 from tasks.stage import prefect_worker
@@ -26,8 +26,9 @@ def as_flow(
     console: Callable[[Stage], Progress] | None = None,
     before: Callable[[House, list[Look]], None] | None = None,
     keep: Callable[[Outcome], None] | None = None,
+    prepared: Prepared | None = None,
 ) -> Flow[Any, Any]:
-    """Return the flow of an experiment. The command line adds a console and keeps the outcome."""
+    """Return the flow of an experiment. The command line adds a console and its own look, and keeps the outcome."""
 
     def run(settings):  # type: ignore[no-untyped-def]
         logger = get_run_logger()
@@ -50,7 +51,9 @@ def as_flow(
             if before:
                 before(house, looks)
 
-        outcome = perform(experiment, settings, worker=prefect_worker(console), before=plan_first)
+        outcome = perform(
+            experiment, settings, worker=prefect_worker(console), before=plan_first, prepared=prepared
+        )
         if keep:
             keep(outcome)
         document = outcome.to_json()

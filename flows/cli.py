@@ -53,6 +53,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--workers", type=int, help="Threads that decode ahead."),
         click.option("--store", metavar="URL", help="Default runs/store."),
         click.option("--out", metavar="DIR", help="Where the report goes; default runs/EXPERIMENT."),
+        click.option(
+            "--refresh", multiple=True, metavar="STAGE", help="Compute again and compare. Repeatable."
+        ),
         click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
     ]
     for option in reversed(options):
@@ -71,19 +74,20 @@ def run(experiment: str, as_json: bool, **given: Any) -> None:
 @main.command()
 @click.argument("experiment")
 @run_options
-def plan(experiment: str, as_json: bool, **given: Any) -> None:
+@click.option("--against", metavar="RUN", help="Hold it against an earlier run: its id, or 'last'.")
+def plan(experiment: str, as_json: bool, against: str | None, **given: Any) -> None:
     """Say what `run` with the same options would do, stage by stage, and why. Computes and writes nothing."""
     from flows import show
 
     module, settings = _request(experiment, given)
     with _Errors(as_json, experiment):
-        from flows.engine import planned
+        from flows.plan import planned_against
 
-        looks = planned(module, settings)
+        found = planned_against(module, settings, against)
     if as_json:
-        _print_json({"experiment": experiment, "stages": [look.to_json() for look in looks]})
+        _print_json(found.to_json())
     else:
-        show.plan_table(looks)
+        show.plan_table(found)
 
 
 @main.command()
@@ -240,8 +244,9 @@ def _request(experiment: str, given: dict[str, Any]) -> tuple[Any, Any]:
         raise Refused(f"no experiment is called {experiment!r}; there are {', '.join(sorted(known))}")
     module = known[experiment]
     values = {k: v for k, v in given.items() if v is not None and v != ()}
-    if "vlm" in values:
-        values["vlm"] = list(values["vlm"])
+    for name in ("vlm", "refresh"):
+        if name in values:
+            values[name] = list(values[name])
     if "points" in values:
         values["points"] = [p.strip() for p in values["points"].split(",") if p.strip()]
     try:

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from flows.build import RUNS
-from flows.engine import Outcome, all_ready, perform, planned
+from flows.engine import Outcome, Prepared, all_ready, perform, prepare
 from flows.settings import Settings
 from tasks.house import House, Progress
 from tasks.stages import Look, Stage
@@ -29,20 +29,25 @@ def run_here(experiment: ModuleType, settings: Settings, screen: Screen) -> Outc
     else at a temporary one whose data base stays under the runs folder.
     """
     try:
-        if all_ready(planned(experiment, settings)):
-            return perform(experiment, settings, before=screen.plan)
-        return _through_prefect(experiment, settings, screen)
+        prepared = prepare(experiment, settings)
+        if all_ready(prepared.looks):
+            return perform(experiment, settings, before=screen.plan, prepared=prepared)
+        return _through_prefect(experiment, settings, screen, prepared)
     finally:
         screen.close()
 
 
-def _through_prefect(experiment: ModuleType, settings: Settings, screen: Screen) -> Outcome:
+def _through_prefect(
+    experiment: ModuleType, settings: Settings, screen: Screen, prepared: Prepared
+) -> Outcome:
     from tasks.prefect_home import keep_prefect_in
 
     keep_prefect_in(RUNS)
     from flows._as_flow import as_flow
 
     kept: list[Outcome] = []
-    flow: Any = as_flow(experiment, console=screen.stage, before=screen.plan, keep=kept.append)
+    flow: Any = as_flow(
+        experiment, console=screen.stage, before=screen.plan, keep=kept.append, prepared=prepared
+    )
     flow(settings)
     return kept[0]

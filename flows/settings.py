@@ -37,8 +37,12 @@ class Settings(BaseModel):
     out: str = Field("", description="Folder for the report; empty: runs/ and the experiment's name.")
     batch: int | None = Field(None, ge=1, le=4096, description="Samples per forward pass; empty: by model.")
     workers: int = Field(2, ge=0, le=256, description="Threads that decode ahead of the model.")
+    refresh: list[str] = Field(
+        [],
+        description="Stages to compute again and compare with what is stored, by name, as the plan lists them.",
+    )
 
-    @field_validator("vlm", "points")
+    @field_validator("vlm", "points", "refresh")
     @classmethod
     def _no_repeats(cls, value: list[str]) -> list[str]:
         if len(set(value)) != len(value):

@@ -11,7 +11,9 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+import store
 from flows.engine import Outcome
+from flows.plan import Plan
 from tasks.house import House
 from tasks.stages import Look, Stage
 
@@ -22,6 +24,11 @@ COLOURS = {
     "missing": "yellow",
     "waiting": "dim",
     "failed": "red",
+    "same": "green",
+    "cut off": "green",
+    "other": "yellow",
+    "new": "cyan",
+    "unknown": "dim",
 }
 
 
@@ -77,24 +84,27 @@ class Console:
             self.bars.stop()
 
 
-def plan_table(looks: list[Look]) -> None:
-    """Print a plan: state, rows and reason of every stage."""
+def plan_table(plan: Plan) -> None:
+    """Print a plan: state, rows and reason of every stage, and how each stands to an earlier run."""
+    console = console_of(stderr=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (
-        ("stage", "left"),
-        ("state", "left"),
-        ("rows", "right"),
-        ("size", "right"),
-        ("why", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for look in looks:
+    for name in ("stage", "state", "rows", "size", "why", *(["against that run"] if plan.against else [])):
+        table.add_column(name, justify="right" if name in ("rows", "size") else "left", overflow="fold")
+    differences = {d.name: d for d in plan.differences}
+    for look in plan.looks:
         rows = ""
         if look.rows_needed:
             rows = f"{'?' if look.rows_missing is None else look.rows_missing} of {look.rows_needed}"
         size = "" if not look.rows_needed else "?" if look.bytes is None else human_bytes(look.bytes)
-        table.add_row(look.name, f"[{COLOURS[look.state]}]{look.state}", rows, size, shortened(look.why))
-    console_of(stderr=True).print(table)
+        told = [f"[{COLOURS[look.state]}]{look.state}", rows, size, shortened(look.why)]
+        if found := differences.get(look.name):
+            told.append(f"[{COLOURS[found.word]}]{found.word}[/]: {shortened(found.why)}")
+        table.add_row(look.name, *told)
+    console.print(table)
+    if plan.against:
+        console.print(f"against run {store.short(plan.against.id)}", highlight=False)
+    if plan.left_out:
+        console.print(f"only in that run: {', '.join(plan.left_out)}", highlight=False)
 
 
 def outcome(done: Outcome) -> None:
@@ -125,6 +135,7 @@ def outcome(done: Outcome) -> None:
             f"report:  [bold]{relative(done.report)}[/bold]  (opens in any browser)", soft_wrap=True
         )
     console.print(f"store:   {document['store']}", soft_wrap=True)
+    console.print(f"run:     {store.short(done.run)}  (`foresight plan --against` holds a plan against it)")
 
 
 def shortened(why: str, most: int = 3) -> str:

@@ -80,8 +80,18 @@ def explain_change(old: Recipe, new: Recipe) -> list[str]:
             elif name not in now:
                 lines.append(f"{prefix}{name} removed: was {_shown(was[name])}")
             elif canonical(was[name]) != canonical(now[name]):
-                lines.append(f"{prefix}{name} {_shown(was[name])} → {_shown(now[name])}")
+                lines.append(f"{prefix}{name} {_change(was[name], now[name])}")
     return lines
+
+
+def _change(was: Any, now: Any) -> str:
+    """Return 'old → new'; of two lists what came and what went, where that is shorter."""
+    if isinstance(was, list) and isinstance(now, list):
+        came = [f"+{_shown(x)}" for x in now if x not in was]
+        went = [f"−{_shown(x)}" for x in was if x not in now]
+        if came + went and len(came + went) < len(was) + len(now):
+            return " ".join([*came, *went][:6]) + (" …" if len(came + went) > 6 else "")
+    return f"{_shown(was)} → {_shown(now)}"
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

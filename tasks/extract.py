@@ -16,6 +16,7 @@ from foresight.nouns import Sample, Tokens
 from tasks.house import House, Progress, WrongRequest
 from tasks.model import load, provenance
 from tasks.reading import Framing, batches, read
+from tasks.refresh import Again
 from tasks.stages import Look, nearest_recipe
 
 VERSION = 1
@@ -84,6 +85,7 @@ class Extract:
                 "stage", {"manifest": house.manifest_id, "recipes": [r.id for r in recipes.values()]}
             ),
             "rows_needed": len(recipes) * len(digests),
+            "recipes": recipes,
         }
         if total:
             why = _why(house, recipes, missing)
@@ -105,7 +107,10 @@ class Extract:
         about = given[f"model {self.ref.short}"]
         recipes = self.recipes(house, about.values["fingerprint"])
         digests = house.manifest.digests
-        missing = {p: set(house.store.missing(r.id, digests)) for p, r in recipes.items()}
+        again = Again() if self.name in house.refresh else None
+        missing = {
+            p: set(digests if again else house.store.missing(r.id, digests)) for p, r in recipes.items()
+        }
         wanted = {
             s: points
             for s in house.manifest
@@ -131,6 +136,8 @@ class Extract:
                 points = wanted[batch[0][0]]
                 for (sample, _), tokens in zip(batch, read(model, batch, points), strict=True):
                     for name, values in tokens.items():
+                        if again:
+                            again.compare(house.store, recipes[name], sample, as_numpy(values.values))
                         _put(writers[name], sample, values)
                 done += len(batch)
                 progress(done + len(unreadable), len(wanted), f"{len(self.points)} points")
@@ -138,6 +145,8 @@ class Extract:
         house.rows_written += sum(w.rows_written for w in writers.values())
         if unreadable:
             raise Undecodable(unreadable)
+        if again:
+            house.said[self.name] = again.verdict()
         # what a recorded result names is kept by a sweep, however long nothing has read it
         house.store.record(
             store.Recipe(

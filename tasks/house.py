@@ -42,6 +42,10 @@ class House:
     """Threads that decode ahead of the model."""
     batch: int | None = None
     """Samples per forward pass; None: by card and device."""
+    refresh: set[str] = field(default_factory=set)
+    """Stages to compute again although the store has them; a stage leaves it when that is done."""
+    said: dict[str, str] = field(default_factory=dict)
+    """What stages have to tell of how they went, by stage."""
     forwards: int = 0
     """Forward passes made for latents so far."""
     rows_written: int = 0

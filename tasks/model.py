@@ -50,6 +50,11 @@ class Model:
             ),
             key=known["weights"],
             values={"fingerprint": known},
+            recipes={
+                "weights": store.Recipe(
+                    operation="weights", version=1, settings={"model": {"card": self.ref.card.name, **known}}
+                )
+            },
         )
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:

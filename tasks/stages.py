@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import store
-from tasks.house import House, Progress, silent
+from tasks.house import House, Progress, WrongRequest, silent
 
 State = Literal["ready", "missing", "waiting"]
 
@@ -39,8 +39,12 @@ class Look:
     """Estimate of what will be written; None while it cannot be known."""
     known: bool | None = None
     """Whether what the stage gives is known, kept or not; None: just when it is ready."""
+    refreshes: bool = False
+    """Whether it is only missing because someone asked to compute it again."""
     roots: tuple[str, ...] = ()
     """Of a waiting stage: the missing stages it waits for in the end."""
+    recipes: Mapping[str, store.Recipe] = field(default_factory=dict)
+    """What its results stand under in the store, by output; empty while it is not known."""
 
     @property
     def can_be_read(self) -> bool:
@@ -118,7 +122,23 @@ def directly(_stage: Stage, _look: Look, work: Callable[[Progress], Look]) -> Lo
 
 def plan(stages: Sequence[Stage], house: House) -> list[Look]:
     """Return what is ready, missing or waiting, stage by stage, running nothing."""
-    return [look for _, look, _ in _walk(stages, house, {})]
+    return [look for _, look, _ in _walk(stages, house, {}, {})]
+
+
+def named(stages: Sequence[Stage], asked: Sequence[str]) -> set[str]:
+    """Return the stages people mean: each by its whole name, or by a beginning no other stage shares.
+
+    Raises `WrongRequest` for a name that fits none or several.
+    """
+    names = [stage.name for stage in stages]
+    found = set()
+    for text in asked:
+        fitting = [text] if text in names else [name for name in names if name.startswith(text)]
+        if len(fitting) != 1:
+            which = f"{len(fitting)} stages begin with" if fitting else "no stage is called"
+            raise WrongRequest(f"{which} {text!r}; there are {', '.join(fitting or names)}")
+        found.add(fitting[0])
+    return found
 
 
 def waiting(stage: Stage, looks: Mapping[str, Look], **known: Any) -> Look:
@@ -135,16 +155,20 @@ def waiting(stage: Stage, looks: Mapping[str, Look], **known: Any) -> Look:
 
 
 def run(
-    stages: Sequence[Stage], house: House, worker: Worker = directly
+    stages: Sequence[Stage],
+    house: House,
+    worker: Worker = directly,
+    *,
+    known: Mapping[str, Look] | None = None,
 ) -> tuple[list[Ran], dict[str, Look]]:
     """Do every stage that is not ready; return how each went and what it left in the store.
 
-    Raises `StageFailed` at the first stage that fails; what was finished before stays, and a later run goes
-    on from there.
+    `known` holds the looks of a plan made before, by stage. Raises `StageFailed` at the first stage that
+    fails; what was finished before stays, and a later run goes on from there.
     """
     looks: dict[str, Look] = {}
     ran: list[Ran] = []
-    for stage, look, given in _walk(stages, house, looks):
+    for stage, look, given in _walk(stages, house, looks, known or {}):
         begun = time.perf_counter()
         try:
             looks[stage.name] = after = worker(stage, look, _work(stage, look, given, house))
@@ -153,18 +177,27 @@ def run(
             ran.append(_ran(look, "failed", begun, why))
             raise StageFailed(f"{stage.name}: {why}", ran) from error
         state: Literal["cached", "completed"] = "cached" if look.state == "ready" else "completed"
-        ran.append(_ran(after, state, begun, look.why))
+        ran.append(_ran(after, state, begun, after.why if look.refreshes else look.why))
     return ran, looks
 
 
 def _walk(
-    stages: Sequence[Stage], house: House, looks: dict[str, Look]
+    stages: Sequence[Stage], house: House, looks: dict[str, Look], known: Mapping[str, Look]
 ) -> Iterator[tuple[Stage, Look, dict[str, Look]]]:
-    """Yield each stage with its look and what it needs; `looks` may be brought up to date in between."""
+    """Yield each stage with its look and what it needs; `looks` may be brought up to date in between.
+
+    What a plan found ready is not looked at again while its inputs are what the plan saw. The rest is:
+    another run may have done it since.
+    """
     for stage in stages:
         given = {n: looks[n] for n in stage.needs}
-        if all(g.can_be_read for g in given.values()):
-            look = stage.look(house, given)
+        before = known.get(stage.name)
+        if before and before.state == "ready" and all(_same(known.get(n), g) for n, g in given.items()):
+            look = before
+        elif all(g.can_be_read for g in given.values()):
+            look = _refreshed(stage.look(house, given), house)
+            if before and before.state == "waiting" and look.state == "ready":
+                look = replace(look, why=f"{look.why}; not run, what it reads came out as stored before")
         else:
             estimate = getattr(stage, "estimate", None)
             look = waiting(stage, looks, **(estimate(house) if estimate else {}))
@@ -172,17 +205,57 @@ def _walk(
         yield stage, look, given
 
 
+def _same(known: Look | None, now: Look) -> bool:
+    return known is not None and (known.key, known.outputs, known.values) == (
+        now.key,
+        now.outputs,
+        now.values,
+    )
+
+
+def _refreshed(look: Look, house: House) -> Look:
+    """Return the look of a stage that is computed again because someone asked; what it gave stays known."""
+    if look.state != "ready" or look.name not in house.refresh:
+        return look
+    again = f"{look.rows_needed} rows" if look.rows_needed else "its result"
+    return replace(
+        look,
+        state="missing",
+        known=True,
+        refreshes=True,
+        why=f"refresh asked for: {again} computed again and compared with what is stored",
+        rows_missing=look.rows_needed,
+    )
+
+
 def _work(stage: Stage, look: Look, given: Mapping[str, Look], house: House) -> Callable[[Progress], Look]:
     def work(progress: Progress) -> Look:
         if look.state == "ready":
             return look
         stage.run(house, given, progress)
+        house.refresh.discard(stage.name)
         after = stage.look(house, given)
         if after.state != "ready":
             raise RuntimeError(f"{stage.name} ran, but the store does not hold its result: {after.why}")
+        if look.refreshes:
+            return replace(after, why=house.said.get(stage.name) or _compared(look, after))
         return after
 
     return work
+
+
+def _compared(before: Look, after: Look) -> str:
+    """Say what computing a stage again showed."""
+    names = sorted(before.outputs.keys() | after.outputs.keys())
+    moved = [n for n in names if before.outputs.get(n) != after.outputs.get(n)]
+    if not moved:
+        return "refreshed: computed again, equal to what was stored"
+    changes = (f"{n} {_shown(before.outputs.get(n))} → {_shown(after.outputs.get(n))}" for n in moved)
+    return f"refreshed: other content than before, which is used from here on: {', '.join(changes)}"
+
+
+def _shown(identity: str | None) -> str:
+    return f"{identity[:4]}…" if identity else "none"
 
 
 def _ran(look: Look, state: Literal["cached", "completed", "failed"], begun: float, why: str) -> Ran:
@@ -194,7 +267,12 @@ def look_up(house: House, name: str, recipe: store.Recipe) -> Look:
     found = house.store.result(recipe.id)
     if found is None:
         return Look(
-            name=name, state="missing", why=why_missing(house.store, recipe), key=recipe.id, bytes=None
+            name=name,
+            state="missing",
+            why=why_missing(house.store, recipe),
+            key=recipe.id,
+            bytes=None,
+            recipes={"result": recipe},
         )
     return Look(
         name=name,
@@ -203,6 +281,7 @@ def look_up(house: House, name: str, recipe: store.Recipe) -> Look:
         key=recipe.id,
         outputs=found.outputs,
         values=found.values,
+        recipes={"result": recipe},
     )
 
 
