@@ -41,8 +41,8 @@ def cards() -> dict[str, Card]:
 
 
 def get(name: str) -> Card:
-    """Return one card; `KeyError` lists the cards there are."""
-    return parse_ref(name).card
+    """Return one card, of a known commit or not; `KeyError` lists the cards there are."""
+    return cards().get(name) or parse_ref(name).card
 
 
 def family(card: Card) -> ModuleType:
