@@ -1,4 +1,4 @@
-"""Prefect on this machine: server, UI, a work pool with its worker, and one deployment per experiment."""
+"""Prefect on this machine: server, UI, a pool for the CPU and one for the GPU, and every flow registered."""
 
 import os
 import signal
@@ -9,18 +9,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
+from deployments.pools import Pool
 from flows.build import RUNS
-from flows.experiments import experiments
+from foresight.models.device import resolve_device
 from tasks.prefect_home import keep_prefect_in
 
 HOST = "127.0.0.1"
-POOL = "cpu"
 PATIENCE_S = 180
+POOLS = (Pool(name="cpu"), Pool(name="gpu", gpu=True, at_once=1))
 
 
 @click.command()
@@ -28,7 +29,7 @@ PATIENCE_S = 180
 def main(port: int) -> None:
     """Serve the Prefect UI on this machine, with every experiment ready to be triggered from it.
 
-    Ctrl-C stops what this command started and nothing else.
+    Plans and experiments each have a form. Ctrl-C stops what this command started and nothing else.
     """
     if _taken(port):
         click.echo(f"foresight: port {port} of {HOST} is in use; give another one with --port", err=True)
@@ -43,54 +44,57 @@ def main(port: int) -> None:
         with ExitStack() as stack:
             server = stack.enter_context(_child("server", "start", "--host", HOST, "--port", str(port)))
             _wait_for(f"http://{HOST}:{port}/api/health", server)
-            names = register()
-            worker = stack.enter_context(
-                _child("worker", "start", "--pool", POOL, "--type", "process", "--name", "this machine")
-            )
+            has_gpu = resolve_device("auto") == "cuda"
+            names = register("gpu" if has_gpu else "cpu")
+            workers = [stack.enter_context(_worker(pool)) for pool in POOLS if not pool.gpu or has_gpu]
+            if not has_gpu:
+                click.echo(
+                    "no GPU here: everything runs on the cpu pool; the gpu pool waits for a worker elsewhere"
+                )
             click.echo(f"open http://{HOST}:{port}/deployments and run {' or '.join(names)}; Ctrl-C stops it")
-            while server.poll() is None and worker.poll() is None:
+            while server.poll() is None and all(worker.poll() is None for worker in workers):
                 time.sleep(0.5)
             click.echo(
-                "foresight: the server or the worker stopped by itself; see runs/prefect/*.log", err=True
+                "foresight: the server or a worker stopped by itself; see runs/prefect/*.log", err=True
             )
             sys.exit(1)
     except KeyboardInterrupt:
         click.echo("stopped")
 
 
-def register() -> list[str]:
-    """Register one deployment per experiment with the configured Prefect API; return their names."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.deployments.runner import EntrypointType
-    from prefect.exceptions import ObjectAlreadyExists
+def register(pool: str) -> list[str]:
+    """Register both pools and every flow, experiments on `pool`; return the experiments' deployments."""
+    from deployments.registry import register_automations, register_flows, register_pool
 
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-    names = []
-    for name, experiment in experiments().items():
-        deployment = getattr(experiment, name).to_deployment(
-            name="local",
-            description=(experiment.__doc__ or "").strip(),
-            parameters={"settings": experiment.Settings().model_dump()},
-            work_pool_name=POOL,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            # flows read and write below the folder this command was started in
-            job_variables={
-                "working_dir": str(Path.cwd()),
-                "env": {"PREFECT_HOME": os.environ["PREFECT_HOME"]},
-            },
-        )
-        deployment.apply()
-        names.append(f"{name}/local")
-    return names
+    for each in POOLS:
+        register_pool(each)
+    register_automations()
+    return register_flows(pool=pool, kind="process", planning_pool="cpu")
 
 
 @contextmanager
-def _child(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(pool: Pool) -> Iterator[subprocess.Popen[bytes]]:
+    words = [
+        "worker",
+        "start",
+        "--pool",
+        pool.name,
+        "--type",
+        pool.kind,
+        "--name",
+        f"this machine's {pool.name}",
+    ]
+    if pool.at_once:
+        words += ["--limit", str(pool.at_once)]
+    with _child(*words, log=f"worker-{pool.name}") as process:
+        yield process
+
+
+@contextmanager
+def _child(*words: str, log: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """Run a Prefect command in its own process group, its output in a log; stop the whole group at the end."""
-    log = Path(os.environ["PREFECT_HOME"]) / f"{words[0]}.log"
-    with log.open("ab") as file:
+    path = Path(os.environ["PREFECT_HOME"]) / f"{log or words[0]}.log"
+    with path.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *words], stdout=file, stderr=file, start_new_session=True
         )

@@ -1,4 +1,4 @@
-"""The command line: `foresight demo|run|plan|models|data|store|ui`."""
+"""The command line: `foresight demo|run|plan|models|data|store|ui|deploy`."""
 
 from __future__ import annotations
 
@@ -66,15 +66,16 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @click.argument("experiment")
 @run_options
-def run(experiment: str, as_json: bool, **given: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Say what it would read, keep and take; time ten samples.")
+def run(experiment: str, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Run an EXPERIMENT (q1, extract): compute what the store does not have, write the report."""
-    _run(experiment, as_json, given)
+    _dry_run(experiment, as_json, given) if dry_run else _run(experiment, as_json, given)
 
 
 @main.command()
 @click.argument("experiment")
-@run_options
 @click.option("--against", metavar="RUN", help="Hold it against an earlier run: its id, or 'last'.")
+@run_options
 def plan(experiment: str, as_json: bool, against: str | None, **given: Any) -> None:
     """Say what `run` with the same options would do, stage by stage, and why. Computes and writes nothing."""
     from flows import show
@@ -144,6 +145,15 @@ def ui(port: int) -> None:
     # deployments stand above flows, so they are another process and not an import
     command = [sys.executable, "-m", "deployments.local", "--port", str(port)]
     os.execv(sys.executable, command)
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def deploy(words: tuple[str, ...]) -> None:
+    """Register pools and flows with a Prefect server: process, Docker or Kubernetes, CPU or GPU."""
+    os.execv(sys.executable, [sys.executable, "-m", "deployments.remote", *words])
 
 
 @main.group("store")
@@ -235,6 +245,17 @@ def _run(experiment: str, as_json: bool, given: dict[str, Any]) -> None:
         _print_json(outcome.to_json())
     else:
         show.outcome(outcome)
+
+
+def _dry_run(experiment: str, as_json: bool, given: dict[str, Any]) -> None:
+    from flows import show
+
+    module, settings = _request(experiment, given)
+    with _Errors(as_json, experiment):
+        from flows.dry_run import dry_run
+
+        found = dry_run(module, settings)
+    _print_json(found) if as_json else show.dry_run_table(found)
 
 
 def _request(experiment: str, given: dict[str, Any]) -> tuple[Any, Any]:

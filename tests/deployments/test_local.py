@@ -34,7 +34,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subp
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith(f"open http://127.0.0.1:{port}/deployments")
+        told = process.stdout.readline()
+        if told.startswith("no GPU here"):
+            told = process.stdout.readline()
+        assert told.startswith(f"open http://127.0.0.1:{port}/deployments")
         yield f"http://127.0.0.1:{port}/api", process, folder
     finally:
         process.kill()
@@ -55,8 +58,10 @@ def test_every_experiment_can_be_triggered_and_runs_where_it_was_started(
     served: tuple[str, subprocess.Popen[str], Path],
 ) -> None:
     api, _, folder = served
-    deployments = {d["entrypoint"].split(".")[1]: d for d in ask(f"{api}/deployments/filter", {})}
-    assert set(deployments) == {"extract", "q1"}
+    pools = {p["name"]: p for p in ask(f"{api}/work_pools/filter", {})}
+    assert {name: pool["concurrency_limit"] for name, pool in pools.items()} == {"cpu": None, "gpu": 1}
+    deployments = {d["entrypoint"].split(".")[-1]: d for d in ask(f"{api}/deployments/filter", {})}
+    assert {"extract", "q1"} <= set(deployments)
     form = deployments["q1"]["parameter_openapi_schema"]["definitions"]["AlignmentSettings"]["properties"]
     assert all(field.get("description") for field in form.values())
     settings = deployments["extract"]["parameters"]["settings"]
