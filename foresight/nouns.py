@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 Media = Literal["image", "clip"]
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Sample:
     """Plain JSON values: `size` [height, width] px, `boxes` [[x0, y0, x1, y1], …] px, `classes`, `colour`, …"""
 
     def __post_init__(self) -> None:
-        if len(self.digest) != 64 or set(self.digest) - set("0123456789abcdef"):
+        if _DIGEST.fullmatch(self.digest) is None:
             raise ValueError(f"a sample digest is 64 hex digits, but {self.key!r} has {self.digest!r}")
         object.__setattr__(self, "key", unicodedata.normalize("NFC", self.key))
         if not self.group:

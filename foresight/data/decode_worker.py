@@ -1,4 +1,4 @@
-"""A process that decodes clips for another one, so that a decoder's crash is only its own.
+"""A process that decodes files for another one, so that a decoder's crash is only its own.
 
 Started as `python -m foresight.data.decode_worker FD`. Each request is one line of JSON on standard input; each
 answer is one line of JSON on standard output. Pixels are left in the memory behind FD, which both processes
@@ -12,12 +12,15 @@ import mmap
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from foresight.data.clips import ClipError, Header, probe_clip, read_clip, read_header
 from foresight.data.sampling import Sampling
+from foresight.data.stills import StillError, read_still
+from foresight.nouns import Frames
 
 
 def read_request(path: str, sampling: Sampling, header: Header | None) -> bytes:
@@ -31,12 +34,19 @@ def probe_request(path: str) -> bytes:
     return _line({"path": path})
 
 
+def still_request(path: str, *, pixels: bool) -> bytes:
+    """Return the line that asks for a still, or, without `pixels`, only for what decoding it shows."""
+    return _line({"still": path, "pixels": pixels})
+
+
 def serve(requests: IO[bytes], answers: IO[bytes], memory: int) -> None:
     """Answer requests until there are no more; `memory` is the descriptor of the memory for pixels."""
     room: mmap.mmap | None = None
     for line in iter(requests.readline, b""):
+        # the pixels live until the next ones are there: memory that is all given back at once goes to the
+        # system and has to be fetched from it again, which doubles the time of a large still
         value, pixels = _answer(json.loads(line))
-        if pixels is not None:
+        if pixels is not None and "shape" in value:
             if room is None or len(room) < pixels.nbytes:
                 os.ftruncate(memory, pixels.nbytes)
                 room = mmap.mmap(memory, pixels.nbytes)
@@ -47,25 +57,34 @@ def serve(requests: IO[bytes], answers: IO[bytes], memory: int) -> None:
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
     try:
+        if "still" in request:
+            return _still(request)
         if "sampling" not in request:
             return {"facts": asdict(probe_clip(request["path"]))}, None
         rule = request["sampling"]
         sampling = Sampling(**(rule if rule["times_s"] is None else {"times_s": tuple(rule["times_s"])}))
         header = Header(**request["header"]) if request["header"] else read_header(request["path"])
         frames = read_clip(request["path"], sampling, header=header)
-    except ClipError as error:
+        return _described(frames) | {"header": asdict(header)}, frames.pixels
+    except (ClipError, StillError) as error:
         return {"refused": str(error)}, None
+    except OSError as error:
+        return {"gone": [error.errno, error.strerror]}, None
     except MemoryError:
         return {"refused": "there was not enough memory to decode it"}, None
-    except Exception as error:  # a mistake of ours, not of the clip: raised again where it was asked for
+    except Exception as error:  # a mistake of ours, not of the file: raised again where it was asked for
         return {"bug": f"{type(error).__name__}: {error}"}, None
-    value: dict[str, Any] = {
-        "shape": frames.pixels.shape,
-        "times_s": frames.times_s.tolist(),
-        "decoder": frames.decoder,
-    }
-    value["header"] = asdict(header)
-    return value, frames.pixels
+
+
+def _still(request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
+    with Path(request["still"]).open("rb") as file:
+        frames, pictures = read_still(file)
+    facts = {"size": frames.size, "pictures": pictures}
+    return _described(frames) if request["pixels"] else {"facts": facts}, frames.pixels
+
+
+def _described(frames: Frames) -> dict[str, Any]:
+    return {"shape": frames.pixels.shape, "times_s": frames.times_s.tolist(), "decoder": frames.decoder}
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 import tempfile
+from itertools import starmap
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-AT_ONCE_BYTES = 1 << 20
-FORMAT = 2
+FORMAT = 3
 """Goes up when the layout or the checks behind `refused` change."""
 Stamp = tuple[int, int, int, int]
 """(size, mtime_ns, ctime_ns, inode): while they stay, the bytes are taken to be the same."""
@@ -35,20 +35,15 @@ def stamp(stat: os.stat_result) -> Stamp:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def digest_of(file: IO[bytes], size: int | None = None) -> str:
-    """Return the SHA-256 of the rest of an open file, 64 hex digits; `size`, if known, saves time on small ones."""
-    if size is not None and size <= AT_ONCE_BYTES:
-        digest = hashlib.sha256(file.read(size))
-        # a file that grew meanwhile has more
-        while more := file.read(AT_ONCE_BYTES):
-            digest.update(more)
-        return digest.hexdigest()
+def digest_of(file: IO[bytes]) -> str:
+    """Return the SHA-256 of the rest of an open file, 64 hex digits."""
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 class DigestCache:
     """The files of one folder as they were last seen: one JSON file under the cache folder.
 
+    It holds columns, a list for each field: of hundred thousands of files they are parsed in half the time.
     Only a cache: a missing, damaged or foreign file means that everything is read again. Facts are dropped
     when `readers` (the decoders with their versions) changed, digests are not.
     """
@@ -69,7 +64,8 @@ class DigestCache:
         return seen if seen is not None and seen.stamp == now else None
 
     def put(self, key: str, seen: Seen) -> None:
-        if self._files.get(key) != seen:
+        before = self._files.get(key)
+        if before is not seen and before != seen:
             self._files[key] = seen
             self._changed = True
 
@@ -84,18 +80,24 @@ class DigestCache:
         """Write the cache in one atomic step; does nothing without a cache folder or without news."""
         if self._path is None or not self._changed:
             return
+        keys = sorted(self._files)
+        seen = [self._files[key] for key in keys]
         value = {
             "format": FORMAT,
             "readers": self._readers,
-            "files": {
-                key: [list(s.stamp), s.digest, s.refused, s.facts] for key, s in sorted(self._files.items())
-            },
+            "keys": keys,
+            "stamps": [[s.stamp[field] for s in seen] for field in range(4)],
+            "digests": [s.digest for s in seen],
+            "refused": [s.refused for s in seen],
+            "facts": [s.facts for s in seen],
         }
+        # in one piece: `json.dump` would encode in Python, at a tenth of the speed
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".files-", suffix=".tmp", dir=self._path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(value, file, ensure_ascii=False, separators=(",", ":"))
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(self._path)
@@ -109,25 +111,15 @@ class DigestCache:
             value = json.loads(path.read_text(encoding="utf-8"))
             if value["format"] != FORMAT:
                 return
-            same = value["readers"] == self._readers
-            self._files = {
-                str(key): Seen(
-                    stamp=_stamp(*s),
-                    digest=_hex(digest),
-                    refused=str(refused),
-                    facts=facts if same else None,
-                )
-                for key, (s, digest, refused, facts) in value["files"].items()
-            }
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            keys, digests, refused = value["keys"], value["digests"], value["refused"]
+            facts = value["facts"] if value["readers"] == self._readers else [None] * len(keys)
+            for texts in (keys, digests, refused):
+                if set(map(type, texts)) - {str}:
+                    raise ValueError("keys, digests and reasons are texts")
+            if set(map(len, digests)) - {64}:
+                raise ValueError("a digest has 64 hex digits")
+            stamps = zip(*value["stamps"], strict=True)
+            rows = zip(stamps, digests, refused, facts, strict=True)
+            self._files = dict(zip(keys, starmap(Seen, rows), strict=True))
+        except (OSError, ValueError, KeyError, TypeError):
             self._files = {}
-
-
-def _stamp(size: int, mtime_ns: int, ctime_ns: int, inode: int) -> Stamp:
-    return size, mtime_ns, ctime_ns, inode
-
-
-def _hex(text: str) -> str:
-    if len(text) != 64:
-        raise ValueError("a digest has 64 hex digits")
-    return text

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from foresight.data import isolated
 from foresight.data.ahead import ahead_of
 from foresight.data.clips import ClipError, Header, readers
-from foresight.data.containers import cut_short
 from foresight.data.digests import DigestCache, Seen, digest_of, stamp
 from foresight.data.errors import Unreadable
-from foresight.data.listing import HEAD_BYTES, Entry, sniff
+from foresight.data.listing import Entry
+from foresight.data.looking import known_header, look
 from foresight.data.sampling import Sampling
 from foresight.data.source import Progress
-from foresight.data.stills import READER, StillError, read_still
+from foresight.data.stills import READER, StillError
 from foresight.nouns import Frames, Sample, Skip
+
+FILES_AT_ONCE = 16
+"""Files a thread asks the disk for together."""
+OPEN_FILES = 256
+"""Files that all threads together have open at most."""
 
 
 class Files:
@@ -40,18 +46,27 @@ class Files:
 
     def look_at(self, entries: Iterable[Entry]) -> Generator[tuple[Entry, Seen | Skip], None, None]:
         """Yield what each file is, in order, looking ahead on threads; what was learnt is cached."""
-        workers = self._workers
-        looks = ahead_of(self._look, entries, workers=workers, ahead=8 * workers, known=self._known)
+        # a file that is decoded keeps a thread busy by itself
+        at_once = 1 if self._decode else max(1, min(FILES_AT_ONCE, OPEN_FILES // self._workers))
+        looks = ahead_of(
+            self._look,
+            _in_chunks(entries, at_once),
+            workers=self._workers,
+            ahead=max(2, 8 // at_once) * self._workers,
+            known=self._known,
+        )
+        put, decode = self._cache.put, self._decode
         try:
-            for entry, seen in looks:
-                if isinstance(seen, Seen):
-                    self._cache.put(entry.key, seen)
-                    why = seen.refused
-                    if self._decode and seen.facts is not None:
-                        why = why or seen.facts.get("why", "")
-                    yield entry, Skip(key=entry.key, why=why) if why else seen
-                else:
-                    yield entry, seen
+            for chunk, found in looks:
+                for entry, seen in zip(chunk, found, strict=True):
+                    if isinstance(seen, Seen):
+                        put(entry.key, seen)
+                        why = seen.refused
+                        if decode and seen.facts is not None:
+                            why = why or seen.facts.get("why", "")
+                        yield entry, Skip(key=entry.key, why=why) if why else seen
+                    else:
+                        yield entry, seen
         finally:
             looks.close()
             # also when a scan is interrupted: what was read need not be read again
@@ -76,6 +91,8 @@ class Files:
         taken: list[tuple[Entry, Seen]] = []
         skipped: list[Skip] = []
         groups: Counter[str | None] = Counter()
+        kept = self._kept
+        of_all = total if count is None else min(count, total)
 
         def full(entry: Entry) -> bool:
             return group_of is not None and per_group is not None and groups[group_of(entry)] >= per_group
@@ -90,15 +107,15 @@ class Files:
                 skipped.append(seen)
             elif refuse is not None and (why := refuse(entry, seen.facts or {})):
                 skipped.append(Skip(key=entry.key, why=why))
-            elif seen.digest in self._kept:
-                skipped.append(Skip(key=entry.key, why=f"same bytes as {self._kept[seen.digest][0].key}"))
+            elif seen.digest in kept:
+                skipped.append(Skip(key=entry.key, why=f"same bytes as {kept[seen.digest][0].key}"))
             else:
-                self._kept[seen.digest] = (entry, seen)
-                taken.append((entry, seen))
+                pair = kept[seen.digest] = (entry, seen)
+                taken.append(pair)
                 if group_of is not None:
                     groups[group_of(entry)] += 1
             if progress is not None:
-                progress(done if count is None else len(taken), total if count is None else min(count, total))
+                progress(done if count is None else len(taken), of_all)
             if len(taken) == count:
                 break
         looking.close()
@@ -115,7 +132,7 @@ class Files:
         return {k: v for k, v in (self._kept[digest][1].facts or {}).items() if k != "header"}
 
     def frames(self, sample: Sample, sampling: Sampling) -> Frames:
-        """Return the frames of the file behind the sample's digest; clips are decoded in another process.
+        """Return the frames of the file behind the sample's digest, decoded in another process.
 
         Raises Unreadable, also when the file has other bytes by now.
         """
@@ -126,11 +143,10 @@ class Files:
         path = Path(entry.path)
         try:
             if entry.media == "clip":
-                known = self._headers.get(sample.digest) or _header(seen.facts)
+                known = self._headers.get(sample.digest) or known_header(seen.facts)
                 frames, self._headers[sample.digest] = isolated.read(entry.path, sampling, known)
             else:
-                with path.open("rb") as file:
-                    frames = read_still(file)[0]
+                frames = isolated.read_still(entry.path)
             changed = stamp(path.stat()) != seen.stamp and _digest(path) != sample.digest
         except OSError as error:
             raise Unreadable(sample.key, f"it cannot be opened any more: {error.strerror}") from None
@@ -140,76 +156,28 @@ class Files:
             raise Unreadable(sample.key, "its bytes changed after the scan; scan it again")
         return frames
 
-    def _known(self, entry: Entry) -> Seen | None:
-        """Return what the cache knows of a file, if that is all that is asked for."""
-        try:
-            seen = self._cache.get(entry.key, stamp(os.stat(entry.path)))  # noqa: PTH116 (hundred thousands)
-        except OSError:
-            return None
-        if seen is None or not (seen.refused or seen.facts is not None or not self._decode):
-            return None
-        return seen
+    def _known(self, entries: Sequence[Entry]) -> list[Seen | Skip] | None:
+        """Return what the cache knows of the files, if that is all that is asked for of each."""
+        get, decode = self._cache.get, self._decode
+        found: list[Seen | Skip] = []
+        for entry in entries:
+            try:
+                seen = get(entry.key, stamp(os.stat(entry.path)))  # noqa: PTH116 (hundred thousands)
+            except OSError:
+                return None
+            if seen is None or (decode and seen.facts is None and not seen.refused):
+                return None
+            found.append(seen)
+        return found
 
-    def _look(self, entry: Entry) -> Seen | Skip:
-        path = Path(entry.path)
-        try:
-            now = stamp(path.stat())
-            known = self._cache.get(entry.key, now)
-            if now[0] == 0:
-                return Skip(key=entry.key, why="it is empty: zero bytes")
-            if known is None:
-                with path.open("rb", buffering=0) as file:
-                    known = Seen(
-                        stamp=now, digest=digest_of(file, now[0]), refused=_refused(entry, file, now[0])
-                    )
-            if self._decode and not known.refused:
-                known = known._replace(facts=_try(entry))
-            if stamp(path.stat()) != now:
-                why = "it changed while it was read; scan again when nothing writes to it"
-                return Skip(key=entry.key, why=why)
-        except OSError as error:
-            return Skip(key=entry.key, why=f"it cannot be opened: {error.strerror or error}")
-        return known
+    def _look(self, entries: Sequence[Entry]) -> list[Seen | Skip]:
+        return look(entries, known=self._cache.get, decode=self._decode)
 
 
-def _refused(entry: Entry, file: Any, size: int) -> str:
-    """Return why a file cannot be what its name says, '' when nothing speaks against it."""
-    file.seek(0)
-    kind = sniff(file.read(HEAD_BYTES))
-    if kind is not None and kind[0] != entry.media:
-        named = "an image" if entry.media == "image" else "a clip"
-        return f"it is named like {named}, but its bytes are {kind[1]}; give it the right suffix"
-    if entry.media == "image":
-        return ""
-    if kind is None:
-        return "its bytes are no WebM, Matroska, MP4, QuickTime or AVI"
-    return cut_short(file, size)
-
-
-def _try(entry: Entry) -> dict[str, Any]:
-    """Return the facts of a file, or `{"why": reason}`."""
-    try:
-        if entry.media == "image":
-            with Path(entry.path).open("rb") as file:
-                frames, pictures = read_still(file)
-            return {"size": list(frames.size), "pictures": pictures}
-        clip = isolated.probe(entry.path)
-    except (StillError, ClipError) as error:
-        return {"why": str(error)}
-    return {
-        "size": list(clip.size),
-        "frames": clip.frames,
-        "duration_s": clip.duration_s,
-        "decoder": clip.decoder,
-        "header": [clip.header.height, clip.header.pixel_format],
-    }
-
-
-def _header(facts: dict[str, Any] | None) -> Header | None:
-    if not facts or "header" not in facts:
-        return None
-    height, pixel_format = facts["header"]
-    return Header(height=height, pixel_format=pixel_format)
+def _in_chunks(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    waiting = iter(entries)
+    while chunk := list(islice(waiting, size)):
+        yield chunk
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Read clips in other processes: one that crashes or hangs its decoder costs itself and nothing else."""
+"""Read files in other processes: one that crashes or hangs its decoder costs itself and nothing else."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from typing import IO, Any
 import numpy as np
 
 from foresight.data.clips import ClipError, ClipFacts, Header
-from foresight.data.decode_worker import probe_request, read_request
+from foresight.data.decode_worker import probe_request, read_request, still_request
 from foresight.data.sampling import Sampling
+from foresight.data.stills import StillError
 from foresight.nouns import Frames
 
 WAIT_S = 120.0
-"""How long one clip may take before its process is given up."""
+"""How long one file may take before its process is given up."""
 
 
 def read(
@@ -34,18 +35,32 @@ def read(
     """Return what `read_clip` returns, decoded in another process, and the clip's header for the next time.
 
     May be called from any number of threads; each call has a process to itself, and idle ones are kept for
-    the next call. A process that dies is blamed on its clip: ClipError, as for any clip that cannot be read.
+    the next call. A process that dies is blamed on its file: ClipError, as for any clip that cannot be read.
     """
-    value, pixels = _ask(read_request(str(Path(path).absolute()), sampling, header), wait_s)
-    assert pixels is not None
-    times_s = np.array(value["times_s"], np.float64)
-    return Frames(pixels=pixels, times_s=times_s, decoder=value["decoder"]), Header(**value["header"])
+    value, pixels = _ask(read_request(_absolute(path), sampling, header), wait_s, refuse=ClipError)
+    return _frames(value, pixels), Header(**value["header"])
 
 
 def probe(path: str, *, wait_s: float = WAIT_S) -> ClipFacts:
     """Return what `probe_clip` returns, found in another process. Raises ClipError."""
-    facts = _ask(probe_request(str(Path(path).absolute())), wait_s)[0]["facts"]
+    facts = _ask(probe_request(_absolute(path)), wait_s, refuse=ClipError)[0]["facts"]
     return ClipFacts(**(facts | {"size": tuple(facts["size"]), "header": Header(**facts["header"])}))
+
+
+def read_still(path: str, *, wait_s: float = WAIT_S) -> Frames:
+    """Return the still as one frame, decoded in another process. Raises StillError and OSError."""
+    request = still_request(_absolute(path), pixels=True)
+    return _frames(*_ask(request, wait_s, refuse=StillError))
+
+
+def probe_still(path: str, *, wait_s: float = WAIT_S) -> dict[str, Any]:
+    """Return `size` [height, width] px and how many `pictures` the file holds, after decoding the still whole.
+
+    Raises StillError and OSError.
+    """
+    request = still_request(_absolute(path), pixels=False)
+    facts: dict[str, Any] = _ask(request, wait_s, refuse=StillError)[0]["facts"]
+    return facts
 
 
 def stop_idle() -> None:
@@ -55,24 +70,42 @@ def stop_idle() -> None:
             _idle.get_nowait().stop()
 
 
-def _ask(request: bytes, wait_s: float) -> tuple[dict[str, Any], np.ndarray | None]:
+def _ask(
+    request: bytes, wait_s: float, *, refuse: type[ClipError | StillError]
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Return a worker's answer; a file that it refuses, or dies of, raises `refuse`."""
     worker = _idle_one() or _Worker()
     try:
         value, pixels = worker.ask(request, wait_s)
+    except _NoAnswer as error:
+        worker.stop()
+        raise refuse(str(error)) from None
     except BaseException:
-        # died, or interrupted in the middle of an answer whose rest must not become the next one's
+        # interrupted in the middle of an answer whose rest must not become the next one's
         worker.stop()
         raise
     _idle.put(worker)
     if "refused" in value:
-        raise ClipError(value["refused"])
+        raise refuse(value["refused"])
+    if "gone" in value:
+        raise OSError(*value["gone"])
     if "bug" in value:
-        raise RuntimeError(f"reading a clip failed in a way that is not the clip's: {value['bug']}")
+        raise RuntimeError(f"reading a file failed in a way that is not the file's: {value['bug']}")
     return value, pixels
 
 
+def _frames(value: dict[str, Any], pixels: np.ndarray | None) -> Frames:
+    assert pixels is not None
+    times_s = np.array(value["times_s"], np.float64)
+    return Frames(pixels=pixels, times_s=times_s, decoder=value["decoder"])
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
 def _idle_one() -> _Worker | None:
-    """Return a process that waits for work, if there is one; one that died while waiting is no clip's fault."""
+    """Return a process that waits for work, if there is one; one that died while waiting is no file's fault."""
     with contextlib.suppress(queue.Empty):
         while True:
             worker = _idle.get_nowait()
@@ -80,6 +113,10 @@ def _idle_one() -> _Worker | None:
                 return worker
             worker.stop()
     return None
+
+
+class _NoAnswer(Exception):
+    """A decoding process died or hangs."""
 
 
 class _Worker:
@@ -107,12 +144,12 @@ class _Worker:
             process.stdin.write(request)
             process.stdin.flush()
             if not _readable(process.stdout, wait_s):
-                raise ClipError(f"the decoder did not answer within {wait_s:g} s")
+                raise _NoAnswer(f"the decoder did not answer within {wait_s:g} s")
             line = process.stdout.readline()
         except BrokenPipeError:
             line = b""
         if not line.endswith(b"\n"):
-            raise ClipError(f"the decoder crashed: {_how(process.wait())}")
+            raise _NoAnswer(f"the decoder crashed: {_how(process.wait())}")
         value = json.loads(line)
         return value, self._pixels(value["shape"]) if "shape" in value else None
 

@@ -6,7 +6,6 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +70,7 @@ def read_split(labels: LabelFiles, split: str, skipped: list[Skip]) -> Iterator[
     """Yield the entries of a split, in the file's order; entries that make no sense go to `skipped`."""
     path = labels.splits[split]
     answers = _read_answers(labels.answers) if split == "test" and labels.answers is not None else {}
+    templates: dict[str, _Template] = {}
     for position, entry in enumerate(read_json(path, list, f"the JSON list of the {split} clips")):
         name = entry.get("id") if isinstance(entry, dict) else None
         if isinstance(name, int) and not isinstance(name, bool):
@@ -80,48 +80,59 @@ def read_split(labels: LabelFiles, split: str, skipped: list[Skip]) -> Iterator[
             why = f"an id is a string of digits, but entry {position} of {path.name} has {shown}"
             skipped.append(Skip(key=f"{path.name}#{position}", why=why))
             continue
-        template = entry.get("template", answers.get(name))
-        if template is None and split == "test":
+        text = entry.get("template", answers.get(name))
+        if text is None and split == "test":
             yield _unlabelled(name, split)
             continue
-        why, item = _labelled(labels, split, name, template, entry.get("placeholders"))
-        if item is None:
+        if not isinstance(text, str):
+            skipped.append(Skip(key=name, why="its entry has no template, so it has no class"))
+            continue
+        template = templates.get(text)
+        if template is None:
+            template = templates[text] = _template(text, labels)
+        filling = entry.get("placeholders")
+        why = template.refused or _refused(filling, template)
+        if why:
             skipped.append(Skip(key=name, why=why))
+            continue
+        if filling is None:
+            placeholders, filled = (), None
         else:
-            yield item
+            placeholders, filled = tuple(filling), template.pattern % tuple(filling)
+        yield Labelled(name, split, template.label, text, template.class_index, placeholders, filled)
 
 
-def _labelled(
-    labels: LabelFiles, split: str, name: str, template: Any, placeholders: Any
-) -> tuple[str, Labelled | None]:
-    if not isinstance(template, str):
-        return "its entry has no template, so it has no class", None
-    label, slots = _class_and_slots(template)
-    if label not in labels.classes:
-        return f"its class {label[:80]!r} is not in {labels.classes_file.name}", None
-    text, filling = None, ()
-    if placeholders is not None:
-        if not isinstance(placeholders, list) or not all(isinstance(p, str) for p in placeholders):
-            return "its placeholders are not a list of texts", None
-        if slots != len(placeholders):
-            return f"its template has {slots} placeholders, but {len(placeholders)} are given", None
-        filling = tuple(placeholders)
-        waiting = iter(filling)
-        text = _PLACEHOLDER.sub(lambda _: next(waiting), template)
-    return "", Labelled(
-        id=name,
-        split=split,
+class _Template(NamedTuple):
+    """What every clip of one template shares."""
+
+    label: str
+    class_index: int
+    slots: int
+    pattern: str
+    """For `%`: a `%s` in the place of each placeholder."""
+    refused: str
+
+
+def _template(text: str, labels: LabelFiles) -> _Template:
+    label = text.replace("[", "").replace("]", "")
+    known = label in labels.classes
+    return _Template(
         label=label,
-        template=template,
-        class_index=labels.classes[label],
-        placeholders=filling,
-        text=text,
+        class_index=labels.classes.get(label, -1),
+        slots=len(_PLACEHOLDER.findall(text)),
+        pattern=_PLACEHOLDER.sub("%s", text.replace("%", "%%")),
+        refused="" if known else f"its class {label[:80]!r} is not in {labels.classes_file.name}",
     )
 
 
-@cache
-def _class_and_slots(template: str) -> tuple[str, int]:
-    return template.replace("[", "").replace("]", ""), len(_PLACEHOLDER.findall(template))
+def _refused(placeholders: Any, template: _Template) -> str:
+    if placeholders is None:
+        return ""
+    if not isinstance(placeholders, list) or set(map(type, placeholders)) - {str}:
+        return "its placeholders are not a list of texts"
+    if template.slots != len(placeholders):
+        return f"its template has {template.slots} placeholders, but {len(placeholders)} are given"
+    return ""
 
 
 def _unlabelled(name: str, split: str) -> Labelled:

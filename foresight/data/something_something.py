@@ -116,18 +116,19 @@ class SomethingSomething(OnDisk):
             if split not in labels.splits:
                 continue
             trouble: list[Skip] = []
+            asked_for = split in asked
             for item in read_split(labels, split, trouble):
                 if item.id in mentioned:
                     why = f"its id stands a second time, in the {split} labels"
                     trouble.append(Skip(key=item.id, why=why))
                     continue
                 mentioned.add(item.id)
-                if split in asked and (not self._classes or item.label in self._classes):
+                if asked_for and (not self._classes or item.label in self._classes):
                     wanted.append(item)
             mentioned.update(skip.key for skip in trouble)
-            if split in asked:
+            if asked_for:
                 skipped += trouble
-        return sorted(wanted, key=lambda item: _number(item.id)), mentioned
+        return sorted(wanted, key=lambda item: (int(item.id), item.id)), mentioned
 
     def _take(self, candidates: dict[str, tuple[Entry, Labelled]], skipped: list[Skip]) -> list[Sample]:
         """Return the samples in order of their ids; an unusable clip gives way to the next of its class."""
@@ -146,15 +147,17 @@ class SomethingSomething(OnDisk):
         )
         skipped += unusable
         samples = [_sample(labelled[entry.key], seen.digest) for entry, seen in taken]
-        return sorted(samples, key=lambda sample: _number(sample.key))
+        return sorted(samples, key=lambda sample: (int(sample.key), sample.key))
 
 
 def _sample(item: Labelled, digest: str) -> Sample:
     annotations: dict[str, Any] = {"split": item.split}
     if item.label is not None:
-        annotations |= {"template": item.template, "class_index": item.class_index}
+        annotations["template"] = item.template
+        annotations["class_index"] = item.class_index
     if item.text is not None:
-        annotations |= {"text": item.text, "placeholders": list(item.placeholders)}
+        annotations["text"] = item.text
+        annotations["placeholders"] = list(item.placeholders)
     return Sample(digest=digest, key=item.id, media="clip", label=item.label, annotations=annotations)
 
 
@@ -166,19 +169,18 @@ def _list_clips(root: Path, skipped: list[Skip]) -> dict[str, Entry]:
         folders += sorted((item.path, item.name + "/") for item in scan if _is_folder(item))
     for folder, prefix in folders:
         try:
-            with os.scandir(folder) as scan:
-                names = [item.name for item in scan]
+            names = os.listdir(folder)  # noqa: PTH208 (hundred thousands of names)
         except OSError as error:
             skipped.append(Skip(key=prefix, why=f"this folder cannot be listed: {error.strerror}"))
             continue
         for name in sorted(names):
-            stem, _, suffix = name.rpartition(".")
-            if suffix.lower() != "webm" or not (stem.isascii() and stem.isdigit()):
+            stem = name[:-5]
+            if not (stem.isdigit() and stem.isascii()) or name[-5:].lower() != ".webm":
                 continue
             if stem in clips:
                 skipped.append(Skip(key=stem, why=f"a second file has this id: {prefix}{name}"))
                 continue
-            clips[stem] = Entry(key=prefix + name, path=f"{folder}/{name}", media="clip")
+            clips[stem] = Entry(prefix + name, f"{folder}/{name}", "clip")
     return clips
 
 

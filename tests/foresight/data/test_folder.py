@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import unicodedata
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from foresight import data
-from foresight.data import digests, files, folder
+from foresight.data import digests, files, folder, looking
 
 from .media import photographs, picture, save_clip, save_picture
 
@@ -144,14 +147,14 @@ def test_unreadable_permissions_are_a_skip(mixed):
 
 
 def test_a_refused_open_is_a_skip(mixed, monkeypatch):
-    real = Path.open
+    real = os.open
 
-    def refuse(self, *args, **kwargs):
-        if self.name == "0.png":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **kwargs)
+    def refuse(path, *args, **kwargs):
+        if Path(path).name == "0.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert whys(data.open(f"folder:{mixed}")) == {"cats/0.png": "it cannot be opened: Permission denied"}
 
 
@@ -242,8 +245,8 @@ def test_a_second_scan_reads_nothing_again(mixed, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     (mixed / "short.jpg").write_bytes((mixed / "dogs/deep/0.jpg").read_bytes()[:300])
     first = data.open(f"folder:{mixed}", cache_dir=cache).manifest
-    monkeypatch.setattr(files, "digest_of", lambda file: pytest.fail("a known file was digested again"))
-    monkeypatch.setattr(files, "_try", lambda entry: pytest.fail("a known file was decoded again"))
+    monkeypatch.setattr(looking, "_read", lambda *_: pytest.fail("a known file was digested again"))
+    monkeypatch.setattr(looking, "_try", lambda entry: pytest.fail("a known file was decoded again"))
     second = data.open(f"folder:{mixed}", cache_dir=cache).manifest
     assert second == first
     assert "short.jpg" in {s.key for s in second.skipped}
@@ -264,14 +267,46 @@ def test_a_changed_file_is_read_again_even_when_its_times_are_set_back(mixed, tm
     assert before.samples[0].digest not in after.digests
 
 
+def without_a_digest(value):
+    value["digests"].pop()
+
+
+def with_a_short_digest(value):
+    value["digests"][0] = "ab"
+
+
+def with_numbers_for_keys(value):
+    value["keys"] = list(range(len(value["keys"])))
+
+
+def without_inodes(value):
+    value["stamps"][3] = []
+
+
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[]", b'{"format": 99}', b'{"format":2,"readers":"","files":{"a":1}}']
+    "damage",
+    [
+        lambda text: b"",
+        lambda text: text[: len(text) // 2],
+        lambda text: b"[]",
+        lambda text: b'{"format": 99}',
+        lambda text: b'{"format": 3, "readers": ""}',
+        without_a_digest,
+        with_a_short_digest,
+        with_numbers_for_keys,
+        without_inodes,
+    ],
 )
 def test_a_damaged_cache_costs_time_and_nothing_else(mixed, tmp_path, damage):
     cache = tmp_path / "cache"
     first = data.open(f"folder:{mixed}", cache_dir=cache).manifest
     (file,) = cache.iterdir()
-    file.write_bytes(damage)
+    if damage.__name__ == "<lambda>":
+        file.write_bytes(damage(file.read_bytes()))
+    else:
+        value = json.loads(file.read_text())
+        damage(value)
+        file.write_text(json.dumps(value))
     assert data.open(f"folder:{mixed}", cache_dir=cache).manifest == first
 
 
@@ -279,10 +314,10 @@ def test_a_new_reader_version_tries_the_files_again_but_keeps_digests(mixed, tmp
     cache = tmp_path / "cache"
     first = data.open(f"folder:{mixed}", cache_dir=cache).manifest
     tried = []
-    real = files._try
+    real = looking._try
     monkeypatch.setattr(files, "READER", "pillow 99")
-    monkeypatch.setattr(files, "digest_of", lambda file: pytest.fail("a known file was digested again"))
-    monkeypatch.setattr(files, "_try", lambda entry: tried.append(entry.key) or real(entry))
+    monkeypatch.setattr(looking, "_read", lambda *_: pytest.fail("a known file was digested again"))
+    monkeypatch.setattr(looking, "_try", lambda entry: tried.append(entry.key) or real(entry))
     assert data.open(f"folder:{mixed}", cache_dir=cache).manifest == first
     assert len(tried) == 9
 
@@ -297,7 +332,7 @@ def test_an_interrupted_save_leaves_the_old_cache(mixed, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(digests.json, "dump", fail)
+    monkeypatch.setattr(digests.os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
         _ = data.open(f"folder:{mixed}", cache_dir=cache).manifest
     assert [p.read_bytes() for p in cache.iterdir()] == [before]
@@ -312,6 +347,25 @@ def test_a_file_replaced_after_the_scan_is_unreadable_and_never_another_sample(m
     (mixed / "cats" / "0.png").unlink()
     with pytest.raises(data.Unreadable, match="cannot be opened any more"):
         src.frames(sample, data.Sampling())
+
+
+def test_large_and_small_files_have_the_digest_of_their_bytes(tmp_path):
+    rng = np.random.default_rng(0)
+    for side in (8, 700):
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / f"{side}.png")
+    assert (tmp_path / "8.png").stat().st_size < looking.AT_ONCE_BYTES < (tmp_path / "700.png").stat().st_size
+    for sample in data.open(f"folder:{tmp_path}").manifest:
+        assert sample.digest == hashlib.sha256((tmp_path / sample.key).read_bytes()).hexdigest()
+
+
+def test_a_scan_leaves_no_file_open(mixed):
+    for i in range(40):
+        save_clip(mixed / "many" / f"{i}.webm", frames=1, height=16, width=16, seed=i)
+    (mixed / "zero.jpg").write_bytes(b"")
+    _ = data.open(f"folder:{mixed}").manifest
+    before = psutil.Process().num_fds()
+    _ = data.open(f"folder:{mixed}").manifest
+    assert psutil.Process().num_fds() == before
 
 
 def test_a_file_touched_but_not_changed_is_still_read(mixed):

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from foresight import data
-from foresight.data import clips, decord_reader, files, pyav_reader
+from foresight.data import clips, decord_reader, looking, pyav_reader
 from foresight.data.clips import ClipError
 from foresight.data.containers import cut_short
 
@@ -119,18 +119,18 @@ def test_damage_inside_a_stream_gives_a_reason_or_the_same_frames_in_both_reader
 def test_a_file_that_changes_while_it_is_read_is_a_skip(tmp_path, monkeypatch):
     for i in range(3):
         save_picture(tmp_path / f"{i}.png", seed=i)
-    real = files._try
+    real = looking._try
 
     def try_and_write(entry):
         if entry.key == "1.png":
             save_picture(tmp_path / "1.png", seed=50)
         return real(entry)
 
-    monkeypatch.setattr(files, "_try", try_and_write)
+    monkeypatch.setattr(looking, "_try", try_and_write)
     src = data.open(f"folder:{tmp_path}", cache_dir=tmp_path / "cache")
     assert list(whys(src)) == ["1.png"]
     assert "changed while it was read" in whys(src)["1.png"]
-    monkeypatch.setattr(files, "_try", real)
+    monkeypatch.setattr(looking, "_try", real)
     assert len(data.open(f"folder:{tmp_path}", cache_dir=tmp_path / "cache").manifest) == 3
 
 

@@ -17,8 +17,9 @@ import pytest
 from foresight import data
 from foresight.data import isolated
 from foresight.data.clips import ClipError, probe_clip, read_clip
+from foresight.data.stills import read_still
 
-from .media import save_clip
+from .media import save_clip, save_picture
 
 # a module that Python imports at start-up, standing in for a decoder with a memory error in it
 SABOTAGE = """
@@ -42,6 +43,13 @@ if "foresight.data.decode_worker" in sys.orig_argv:
             raise KeyError("ours")
         return real(path, *args, **kwargs)
     clips.read_clip = read_clip
+    import foresight.data.stills as stills
+    real_still = stills.read_still
+    def read_still(file):
+        if "crash" in os.path.basename(file.name) or os.path.exists(file.name + ".crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return real_still(file)
+    stills.read_still = read_still
 """
 
 
@@ -104,6 +112,34 @@ def test_a_clip_that_crashes_the_decoder_is_one_unreadable_sample(tmp_path, sabo
             np.testing.assert_array_equal(frames.pixels, expected.pixels)
 
 
+def test_a_still_that_crashes_the_decoder_is_a_skip_or_one_unreadable_sample(tmp_path, sabotaged):
+    root = tmp_path / "stills"
+    for name in ("a", "b-crash", "c"):
+        save_picture(root / f"{name}.png", seed=ord(name[0]))
+    crashed = "the decoder crashed: its process was ended by SIGSEGV"
+    src = data.open(f"folder:{root}")
+    assert {skip.key: skip.why for skip in src.manifest.skipped} == {"b-crash.png": crashed}
+    (root / "c.png.crash").touch()
+    (_, a), (_, c) = data.prefetch(src, src.manifest, data.Sampling())
+    assert a.size == (48, 64)
+    assert isinstance(c, data.Unreadable)
+    assert c.why == crashed
+
+
+def test_another_process_gives_the_same_still(tmp_path):
+    for i, options in enumerate(({}, {"height": 1, "width": 1}, {"height": 300, "width": 500})):
+        path = save_picture(tmp_path / f"{i}.png", seed=i, **options)
+        with path.open("rb") as file:
+            here, pictures = read_still(file)
+        there = isolated.read_still(str(path))
+        np.testing.assert_array_equal(there.pixels, here.pixels)
+        assert there.decoder == here.decoder
+        assert there.times_s.tolist() == [0.0]
+        assert isolated.probe_still(str(path)) == {"size": list(here.size), "pictures": pictures}
+    with pytest.raises(FileNotFoundError):
+        isolated.read_still(str(tmp_path / "gone.png"))
+
+
 def test_a_decoder_that_hangs_is_given_up(tmp_path, sabotaged):
     path = str(save_clip(tmp_path / "hang.webm", frames=3))
     start = time.monotonic()
@@ -116,7 +152,7 @@ def test_a_decoder_that_hangs_is_given_up(tmp_path, sabotaged):
 
 def test_a_mistake_of_ours_is_not_blamed_on_the_clip(tmp_path, sabotaged):
     path = str(save_clip(tmp_path / "bug.webm", frames=3))
-    with pytest.raises(RuntimeError, match=r"not the clip's: KeyError: 'ours'"):
+    with pytest.raises(RuntimeError, match=r"not the file's: KeyError: 'ours'"):
         isolated.read(path, data.Sampling())
 
 
