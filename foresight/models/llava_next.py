@@ -22,6 +22,7 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.device import without_bars
+from foresight.models.llava import language_points, prompts, tower_points
 from foresight.models.llava_next_tiles import Places, Tiling, packed_places, tiling, tower_places
 from foresight.models.llava_next_tiny import build_config, build_image_processor, build_tokenizer
 from foresight.models.loading import WrongCheckpoint, check_config, load_model
@@ -115,73 +116,24 @@ CARDS = (
 
 
 def points(card: Card) -> tuple[Point, ...]:
-    """Return the points in the order one forward pass reaches them.
-
-    The plans name five on a language model of 32 layers: L1 the layer the projector reads, L2 its output, L3 to L5
-    the language model after 8, 16 and 32 layers: a quarter, half and all of them on any other.
-    """
-    vision, text = card.config["vision"], card.config["text"]
-    depth, layers = vision["num_hidden_layers"], text["num_hidden_layers"]
-    read = depth + 1 + card.config["model"]["vision_feature_layer"]
-    tower = "model.vision_tower"
-    found = [
-        Point(
-            name="patch",
-            path=f"{tower}.pre_layrnorm",
-            width=vision["hidden_size"],
-            about="patch and position embeddings, as the first block is given them",
-        )
-    ]
-    for layer in range(1, depth + 1):
-        note = {read: ", what the projector reads"}.get(
-            layer, ", not used by the model" if layer > read else ""
-        )
-        found.append(
-            Point(
-                name=f"vit.{layer}",
-                path=f"{tower}.encoder.layers.{layer - 1}",
-                width=vision["hidden_size"],
-                about=f"vision tower after {layer} of {depth} blocks{note}",
-                plans=("L1",) if layer == read else (),
-            )
-        )
-    found += [
+    """Return the points in the order one forward pass reaches them, L1 to L5 of the plans among them."""
+    projector, width = "model.multi_modal_projector", card.config["text"]["hidden_size"]
+    projected = (
         Point(
             name="projected",
-            path="model.multi_modal_projector",
-            width=text["hidden_size"],
+            path=projector,
+            width=width,
             about="after the projector, all tiles, with padding",
             plans=("L2",),
         ),
         Point(
             name="packed",
-            path="model.multi_modal_projector",
-            width=text["hidden_size"],
+            path=projector,
+            width=width,
             about="the same as the language model is given it: without padding, with newline tokens",
         ),
-    ]
-    depths = {layers // 4: "L3", layers // 2: "L4", layers: "L5"}
-    for layer in range(1, layers + 1):
-        found.append(
-            Point(
-                name=f"llm.{layer}",
-                path=f"model.language_model.layers.{layer - 1}",
-                width=text["hidden_size"],
-                about=f"language model after {layer} of {layers} layers, visual positions",
-                plans=(depths[layer],) if layer in depths else (),
-                prompted=True,
-            )
-        )
-    found.append(
-        Point(
-            name="llm.final",
-            path="model.language_model.norm",
-            width=text["hidden_size"],
-            about="language model after the final norm, visual positions",
-            prompted=True,
-        )
     )
-    return tuple(found)
+    return (*tower_points(card.config, patch="pre_layrnorm"), *projected, *language_points(card.config))
 
 
 def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[int, int, int]:
@@ -278,10 +230,11 @@ class LlavaNext:
 
         images = [torch.from_numpy(p.copy()).permute(2, 0, 1) for f in batch for p in f.pixels]
         inputs = self.image_processor(images, do_pad=True, return_tensors="pt")
-        entries = _entries(self.card, batch)
-        ids, mask = self._prompts(
-            [sum(packed_places(e.cut).sections) for e in entries for _ in e.frames.pixels]
-        )
+        counts = [
+            sum(packed_places(e.cut).sections) for e in _entries(self.card, batch) for _ in e.frames.pixels
+        ]
+        placeholder = self.model.config.image_token_id
+        ids, mask = prompts(self.tokenizer, self.card.prompt_prefix, placeholder, counts)
         device = self.model.device
         return {
             "input_ids": ids.to(device),
@@ -296,20 +249,6 @@ class LlavaNext:
             self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
-
-    def _prompts(self, counts: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids and mask [image token] of the prompt up to the image's end, padded on the right."""
-        import torch
-
-        placeholder = self.model.config.image_token_id
-        text = self.card.prompt_prefix + self.tokenizer.convert_ids_to_tokens(placeholder)
-        prefix = list(self.tokenizer(text)["input_ids"])
-        prefix = prefix[: prefix.index(placeholder)]
-        length = len(prefix) + max(counts)
-        pad = self.tokenizer.pad_token_id or 0
-        ids = [[*prefix, *[placeholder] * n, *[pad] * (length - len(prefix) - n)] for n in counts]
-        mask = [[1] * (len(prefix) + n) + [0] * (length - len(prefix) - n) for n in counts]
-        return torch.tensor(ids), torch.tensor(mask)
 
     def _tokens(self, point: Point, seen: torch.Tensor, visual: torch.Tensor, entry: _Entry) -> Tokens:
         """Return one sample's tokens out of what a module returned for the whole batch.

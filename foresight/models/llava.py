@@ -1,0 +1,88 @@
+"""What the LLaVA families share: points along tower, projector and language model, and prompts that end in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from foresight.models.card import Point
+
+if TYPE_CHECKING:
+    import torch
+
+
+def tower_points(config: Mapping[str, Any], *, patch: str) -> list[Point]:
+    """Return the points of the vision tower; `patch` is the module whose output the first block is given.
+
+    The layer that the projector reads is what the plans call L1.
+    """
+    vision = config["vision"]
+    depth, width = vision["num_hidden_layers"], vision["hidden_size"]
+    read = (depth + 1 + config["model"]["vision_feature_layer"]) % (depth + 1)
+    found = [
+        Point(
+            name="patch",
+            path=f"model.vision_tower.{patch}",
+            width=width,
+            about="patch and position embeddings, as the first block is given them",
+        )
+    ]
+    for layer in range(1, depth + 1):
+        note = ", what the projector reads" if layer == read else ", not used by the model"
+        found.append(
+            Point(
+                name=f"vit.{layer}",
+                path=f"model.vision_tower.encoder.layers.{layer - 1}",
+                width=width,
+                about=f"vision tower after {layer} of {depth} blocks{note if layer >= read else ''}",
+                plans=("L1",) if layer == read else (),
+            )
+        )
+    return found
+
+
+def language_points(config: Mapping[str, Any]) -> list[Point]:
+    """Return the points of the language model, at the image's positions.
+
+    The plans' L3 to L5 are layers 8, 16 and 32 of 32: a quarter, half and all of them on any other.
+    """
+    layers, width = config["text"]["num_hidden_layers"], config["text"]["hidden_size"]
+    plans = {layers // 4: ("L3",), layers // 2: ("L4",), layers: ("L5",)}
+    found = [
+        Point(
+            name=f"llm.{layer}",
+            path=f"model.language_model.layers.{layer - 1}",
+            width=width,
+            about=f"language model after {layer} of {layers} layers, visual positions",
+            plans=plans.get(layer, ()),
+            prompted=True,
+        )
+        for layer in range(1, layers + 1)
+    ]
+    final = Point(
+        name="llm.final",
+        path="model.language_model.norm",
+        width=width,
+        about="language model after the final norm, visual positions",
+        prompted=True,
+    )
+    return [*found, final]
+
+
+def prompts(
+    tokenizer: Any, prefix: str, placeholder: int, counts: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and mask [image token] of one prompt an image: `prefix`, then `counts` placeholders each.
+
+    As the families' processors write them, and no further: what follows an image changes nothing in it. Padded on
+    the right.
+    """
+    import torch
+
+    start = list(tokenizer(prefix + tokenizer.convert_ids_to_tokens(placeholder))["input_ids"])
+    start = start[: start.index(placeholder)]
+    longest = max(counts)
+    pad = tokenizer.pad_token_id or 0
+    ids = [[*start, *[placeholder] * n, *[pad] * (longest - n)] for n in counts]
+    mask = [[1] * (len(start) + n) + [0] * (longest - n) for n in counts]
+    return torch.tensor(ids), torch.tensor(mask)
