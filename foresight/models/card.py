@@ -119,6 +119,11 @@ def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
     if revision.startswith("path:"):
         return ModelRef(card=card, kind="path", value=revision.removeprefix("path:"))
     if match := re.fullmatch(r"random(\d+)", revision):
+        if not card.tiny and not card.revision:
+            raise ValueError(
+                f"random weights are drawn for the configuration of a pinned commit, but no commit of {name} is known; "
+                f"read {name}@COMMIT or {name}@path:DIR: the random twin beside it is drawn for that"
+            )
         base = None if card.tiny else ModelRef(card=card, kind="hub", value=card.revision or "")
         return ModelRef(card=card, kind="random", value=str(int(match[1])), base=base)
     if card.tiny:
