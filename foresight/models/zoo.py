@@ -75,7 +75,7 @@ def _autoencoder(
     source, samples, frames = _pictures(card)
     with torch.random.fork_rng():
         torch.manual_seed(int(ref.value))
-        model = family.LtxVideo(card, family.build(card))
+        model = family.autoencoder(card, family.build(card))
     pixels = model.prepare(frames)
     masks = torch.from_numpy(np.stack([source.mask(s) for s in samples]) > 0)[:, None, None]  # type: ignore[attr-defined]
     weights = 1 + settings["foreground_weight"] * masks
