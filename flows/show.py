@@ -107,6 +107,35 @@ def plan_table(plan: Plan) -> None:
         console.print(f"only in that run: {', '.join(plan.left_out)}", highlight=False)
 
 
+def dry_run_table(found: dict[str, Any]) -> None:
+    """Print what a dry run found: what each point would read and keep, and how long it would take."""
+    console = console_of(stderr=True)
+    for part in found["extractions"]:
+        console.print(
+            f"[bold]{part['stage']}[/]: {part['samples']:,} of {found['samples']:,} samples to read"
+        )
+        if part["samples"]:
+            _rows(console, part["points"], width=MODELS_WIDTH)
+        console.print(f"  {_time_of(part)}\n", highlight=False)
+    time = "time unknown" if found["seconds"] is None else f"about {human_time(found['seconds'])}"
+    console.print(
+        f"in all: {found['rows_missing']:,} rows, {found['tokens']:,} tokens, {human_bytes(found['bytes'])}; "
+        f"[bold]{time}[/] on {found['device']}, without what analyses take. Nothing was stored.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _time_of(part: dict[str, Any]) -> str:
+    if not part["probe"]:
+        return str(part["why"])
+    probe = part["probe"]
+    return (
+        f"about {human_time(part['seconds'])}: {human_time(probe['load_s'])} to load and "
+        f"{1000 * probe['sample_s']:.3g} ms a sample ({probe['samples']} samples, {part['why']})"
+    )
+
+
 def outcome(done: Outcome) -> None:
     """Print how a run went and where to look."""
     console = console_of(stderr=True)
@@ -226,7 +255,7 @@ def _rows(console: RichConsole, rows: list[dict[str, Any]], *, width: int | None
 
 
 def _shown(name: str, value: Any) -> str:
-    if name == "bytes":
+    if name.startswith("bytes"):
         return human_bytes(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
@@ -244,6 +273,13 @@ def human_bytes(count: int) -> str:
             break
         size, unit = size / 1000, bigger
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def human_time(seconds: float) -> str:
+    """Return a time people can read: '0.4 s', '3 min', '2.5 h'."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def relative(path: Path) -> str:
