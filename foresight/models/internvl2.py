@@ -82,6 +82,11 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
     """
     if folder is None:
         raise ValueError(f"{ref} takes its configuration from a checkpoint folder, but got none")
+
+    def refuse(config: Any) -> None:
+        check(ref, config)
+        SpecialTokens.read(folder)  # before gigabytes of weights are
+
     model = load_model(
         InternVL2,
         ref,
@@ -90,7 +95,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         device=device,
         dtype=dtype,
         attention=attention,
-        check=lambda config: check(ref, config),
+        check=refuse,
     )
     if ref.kind == "random":
         draw_places(model, int(ref.value))
