@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 import store
-from foresight.nouns import Tokens
+from foresight.data import Unreadable
+from foresight.nouns import Sample, Tokens
 from foresight.reports import (
     Cell,
     Figure,
@@ -271,14 +273,17 @@ def begin_report(house: House, looks: Sequence[Look], out: Path, title: str) -> 
     if page.exists():
         return None
     manifest = house.manifest
-    shown = [(house.source.thumbnail(s, THUMBNAIL_PX), s.label or s.key) for s in manifest.samples[:32]]
-    figure = Figure.of(
-        gallery(shown),
-        name="samples",
-        wide=True,
-        alt=f"The first {len(shown)} of {len(manifest)} samples with their labels",
-        caption=f"The first {len(shown)} of {len(manifest)} samples.",
-    )
+    figures = []
+    if shown := list(_readable_thumbnails(house, manifest.samples[:32])):
+        figures = [
+            Figure.of(
+                gallery(shown),
+                name="samples",
+                wide=True,
+                alt=f"{len(shown)} of {len(manifest)} samples with their labels",
+                caption=f"{len(shown)} of {len(manifest)} samples.",
+            )
+        ]
     stages = Table(
         caption="What this run does",
         columns=["stage", "state when it began", "why"],
@@ -290,13 +295,20 @@ def begin_report(house: House, looks: Sequence[Look], out: Path, title: str) -> 
         title=title,
         verdict=Headline(word="RUNNING", sentence="This page is replaced by the report when the run ends."),
         summary=[("Data", manifest.source), ("Samples", str(len(manifest)))],
-        sections=[Section(id="data", title="Samples", figures=[figure], tables=[stages])],
+        sections=[Section(id="data", title="Samples", figures=figures, tables=[stages])],
         methods=[],
         provenance=[],
         skipped=[(s.key, s.why) for s in manifest.skipped],
     )
     write_whole(page, render(report).encode())
     return page
+
+
+def _readable_thumbnails(house: House, samples: Sequence[Sample]) -> Iterator[tuple[bytes, str]]:
+    """Yield (PNG, caption); what cannot be decoded is left to the extraction, which names it."""
+    for sample in samples:
+        with suppress(Unreadable):
+            yield house.source.thumbnail(sample, THUMBNAIL_PX), sample.label or sample.key
 
 
 def read_figures(house: House, report: Look) -> dict[str, bytes]:
