@@ -1,8 +1,10 @@
-"""An experiment as a Prefect flow: the plan first, then one task per stage, then what people look at."""
+"""An experiment as Prefect flows: its run, one task per stage and what people look at, and its plan alone."""
 
 # no `from __future__ import annotations` here: Prefect evaluates the flow's annotations
 
-from collections.abc import Callable
+import base64
+from collections import Counter
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -11,13 +13,18 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.logging import get_run_logger
 
 from flows.engine import Outcome, Prepared, perform
+from flows.failures import message_of
+from flows.plan import plan_rows, planned_against
 from tasks.house import House, Progress
 from tasks.publish import read_figures
 from tasks.stage import prefect_worker
-from tasks.stages import Look, Stage
+from tasks.stages import Look, Stage, StageFailed
 
 SHOWN_FIGURES = 6
 """Figures that are also artifacts of the run; the report has them all."""
+
+SHOWN_SKIPS = 20
+COLUMNS = ("row", "name", "model", "point", "variant", "value", "low", "high", "null", "p", "n", "why")
 
 
 def as_flow(
@@ -29,93 +36,119 @@ def as_flow(
     prepared: Prepared | None = None,
 ) -> Flow[Any, Any]:
     """Return the flow of an experiment. The command line adds a console and its own look, and keeps the outcome."""
+    name = str(experiment.NAME)
 
     def run(settings):  # type: ignore[no-untyped-def]
         logger = get_run_logger()
 
         def plan_first(house: House, looks: list[Look]) -> None:
-            create_table_artifact(
-                key=f"{experiment.NAME}-plan",
-                table=[
-                    {
-                        "stage": look.name,
-                        "state": look.state,
-                        "why": look.why,
-                        "rows to compute": "?" if look.rows_missing is None else look.rows_missing,
-                        "rows needed": look.rows_needed,
-                    }
-                    for look in looks
-                ],
-                description="What is in the store already, what is missing, and why",
-            )
+            _show_plan(name, plan_rows(looks))
             if before:
                 before(house, looks)
 
-        outcome = perform(
-            experiment, settings, worker=prefect_worker(console), before=plan_first, prepared=prepared
-        )
+        try:
+            outcome = perform(
+                experiment, settings, worker=prefect_worker(console), before=plan_first, prepared=prepared
+            )
+        except StageFailed as failed:
+            _show_failure(name, failed)
+            raise
         if keep:
             keep(outcome)
         document = outcome.to_json()
-        _publish(experiment, outcome, document)
-        cached = sum(r.state == "cached" for r in outcome.ran)
-        logger.info(
-            "%s of %s stages were in the store; %s forward passes; %s rows written",
-            cached,
-            len(outcome.ran),
-            document["forwards"],
-            document["rows_written"],
-        )
+        _show_outcome(name, outcome, document)
+        logger.info(_in_short(document))
         return {k: v for k, v in document.items() if k != "metrics"}
 
     run.__annotations__ = {"settings": experiment.Settings, "return": dict[str, Any]}
     about = (experiment.__doc__ or "").strip()
     run.__doc__ = f"{about}\n\nArgs:\n    settings: What to look at, with which models, where.\n"
-    run.__name__ = experiment.NAME
+    run.__name__ = name
     run.__module__ = experiment.__name__
-    return flow(
-        name=experiment.NAME, persist_result=False, flow_run_name=f"{experiment.NAME} {{settings.data}}"
-    )(run)
+    return flow(name=name, persist_result=False, flow_run_name=f"{name} {{settings.data}}")(run)
 
 
-def _publish(experiment: ModuleType, outcome: Outcome, document: dict[str, Any]) -> None:
-    """Show verdict, main numbers and figures on the run's page."""
-    import base64
+def as_plan_flow(experiment: ModuleType) -> Flow[Any, Any]:
+    """Return the flow that only plans an experiment: its one artifact is the table `foresight plan` prints."""
+    name = str(experiment.NAME)
 
-    report = outcome.looks.get("report")
-    if report is None:
-        return
-    if outcome.report:
-        create_link_artifact(
-            key=f"{experiment.NAME}-report", link=outcome.report.resolve().as_uri(), link_text="the report"
-        )
+    def plan(settings, against=""):  # type: ignore[no-untyped-def]
+        found = planned_against(experiment, settings, against or None)
+        _show_plan(name, found.rows())
+        counts = Counter(look.state for look in found.looks)
+        get_run_logger().info("%s", ", ".join(f"{n} {state}" for state, n in sorted(counts.items())))
+        return found.to_json()
+
+    plan.__annotations__ = {"settings": experiment.Settings, "against": str, "return": dict[str, Any]}
+    plan.__doc__ = (
+        f"What a run of {name} would do and why; computes nothing.\n\nArgs:\n"
+        "    settings: As for the run.\n"
+        "    against: An earlier run to hold the plan against: the beginning of its id, or 'last'; may be empty.\n"
+    )
+    plan.__module__ = experiment.__name__
+    return flow(name=f"{name}-plan", persist_result=False, flow_run_name=f"plan {name} {{settings.data}}")(
+        plan
+    )
+
+
+def _show_plan(name: str, rows: list[dict[str, Any]]) -> None:
     create_table_artifact(
-        key=f"{experiment.NAME}-metrics",
-        table=[
-            {
-                k: m[k]
-                for k in (
-                    "row",
-                    "name",
-                    "model",
-                    "point",
-                    "variant",
-                    "value",
-                    "low",
-                    "high",
-                    "null",
-                    "p",
-                    "n",
-                    "why",
-                )
-            }
-            for m in document["metrics"]
-        ],
+        key=f"{name}-plan", table=rows, description="What is in the store already, what is missing, and why"
+    )
+
+
+def _show_failure(name: str, failed: StageFailed) -> None:
+    """Say on the run's page which stage failed, why, and what stays."""
+    done = sum(r.state == "completed" for r in failed.ran)
+    create_markdown_artifact(
+        key=f"{name}-result",
+        markdown=f"## Failed\n\n{failed}\n\n{done} stages were computed before it and are kept; once this is put "
+        "right, the same run goes on from there.\n",
+        description=message_of(failed),
+    )
+
+
+def _show_outcome(name: str, outcome: Outcome, document: Mapping[str, Any]) -> None:
+    """Show verdict, main numbers, report and figures on the run's page."""
+    create_markdown_artifact(
+        key=f"{name}-result", markdown=_summary(document), description=_in_short(document)
+    )
+    report = outcome.looks.get("report")
+    if report is None or outcome.report is None:
+        return
+    create_link_artifact(key=f"{name}-report", link=outcome.report.resolve().as_uri(), link_text="the report")
+    create_table_artifact(
+        key=f"{name}-metrics",
+        table=[{k: m.get(k) for k in COLUMNS} for m in document["metrics"]],
         description=f"Verdict: {document['verdict']}. Every number with its 95 % interval and chance level",
     )
-    for name, png in list(read_figures(outcome.house, report).items())[:SHOWN_FIGURES]:
+    for figure, png in list(read_figures(outcome.house, report).items())[:SHOWN_FIGURES]:
         picture = base64.b64encode(png).decode("ascii")
-        key = "".join(
-            c if c.isalnum() else "-" for c in f"{experiment.NAME} {name.removesuffix('.png')}".lower()
-        )
-        create_markdown_artifact(key=key, markdown=f"![{name}](data:image/png;base64,{picture})")
+        words = f"{name} {figure.removesuffix('.png')}".lower()
+        key = "".join(c if c.isascii() and c.isalnum() else "-" for c in words)
+        create_markdown_artifact(key=key, markdown=f"![{figure}](data:image/png;base64,{picture})")
+
+
+def _summary(document: Mapping[str, Any]) -> str:
+    verdict = f"## {document['verdict']}\n\n" if document["verdict"] else ""
+    told = {
+        "report": document["report"] or "this experiment writes none",
+        "store": document["store"],
+        "run": f"{document['run']} (to hold a plan against)",
+    }
+    lines = [f"{verdict}{_in_short(document)}\n", *(f"* {k}: {v}" for k, v in told.items())]
+    skipped = document["skipped"]
+    if skipped:
+        lines += [f"\n{len(skipped)} files were skipped:\n"]
+        lines += [f"* {s['sample']}: {s['why']}" for s in skipped[:SHOWN_SKIPS]]
+        lines += [f"* and {len(skipped) - SHOWN_SKIPS} more"] if len(skipped) > SHOWN_SKIPS else []
+    return "\n".join(lines) + "\n"
+
+
+def _in_short(document: Mapping[str, Any]) -> str:
+    stages = document["stages"]
+    cached = sum(s["state"] == "cached" for s in stages)
+    return (
+        f"{cached} of {len(stages)} stages were in the store; {document['forwards']} forward passes, "
+        f"{document['rows_written']} rows written, {document['rows_reused']} reused; {document['seconds']} s"
+    )

@@ -2,7 +2,10 @@
 
 import importlib
 import pkgutil
+import sys
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import flows
 
@@ -21,3 +24,25 @@ def experiments() -> dict[str, ModuleType]:
         if hasattr(loaded, "NAME"):
             found[loaded.NAME] = loaded
     return found
+
+
+def flows_of(module: str) -> Callable[[str], Any]:
+    """Return an experiment module's `__getattr__`, which makes its flows when Prefect asks for them by name.
+
+    They are `flows.q1:q1`, the run, and `flows.q1:plan`, its plan; so importing an experiment does not wait
+    for Prefect.
+    """
+
+    def make(name: str) -> Any:
+        experiment = sys.modules[module]
+        if name == "plan":
+            from flows._as_flow import as_plan_flow
+
+            return as_plan_flow(experiment)
+        if name == experiment.__dict__["NAME"]:
+            from flows._as_flow import as_flow
+
+            return as_flow(experiment)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return make

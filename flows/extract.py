@@ -1,9 +1,9 @@
 """Extract: fill the store with the latents of models at points, and nothing more."""
 
-import sys
 from typing import Any
 
 from flows.build import extraction, model_stages, role_of
+from flows.experiments import flows_of
 from flows.settings import ExtractSettings
 from tasks.house import House
 from tasks.ingest import Ingest
@@ -20,10 +20,4 @@ def stages(settings: ExtractSettings, house: House) -> list[Any]:
     return [Ingest(), *model_stages(wanted)]
 
 
-def __getattr__(name: str) -> Any:
-    # the flow is made when Prefect asks for `flows.extract:extract`, so that planning does not wait for Prefect
-    if name == NAME:
-        from flows._as_flow import as_flow
-
-        return as_flow(sys.modules[__name__])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = flows_of(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -42,19 +43,25 @@ class Plan:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the plan as a table for a run's page."""
-        told = {d.name: f"{d.word}: {d.why}" for d in self.differences}
-        return [
-            {
-                "stage": look.name,
-                "state": look.state,
-                "why": look.why,
-                "rows to compute": "?" if look.rows_missing is None else look.rows_missing,
-                "rows needed": look.rows_needed,
-                "bytes to write": "?" if look.bytes is None else look.bytes,
-            }
-            | ({"against that run": told[look.name]} if told else {})
-            for look in self.looks
-        ]
+        rows = plan_rows(self.looks)
+        for row, difference in zip(rows, self.differences, strict=False):
+            row["against that run"] = f"{difference.word}: {difference.why}"
+        return rows
+
+
+def plan_rows(looks: Sequence[Look]) -> list[dict[str, Any]]:
+    """Return looks as a table's rows."""
+    return [
+        {
+            "stage": look.name,
+            "state": look.state,
+            "why": look.why,
+            "rows to compute": "?" if look.rows_missing is None else look.rows_missing,
+            "rows needed": look.rows_needed,
+            "bytes to write": "?" if look.bytes is None else look.bytes,
+        }
+        for look in looks
+    ]
 
 
 def planned_against(experiment: ModuleType, settings: Settings, run: str | None) -> Plan:

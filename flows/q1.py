@@ -1,9 +1,9 @@
 """Q1: do a vision-language model's latents and a video decoder's have compatible structure?"""
 
-import sys
 from typing import Any
 
 from flows.build import control_of, extraction, model_stages, role_of
+from flows.experiments import flows_of
 from flows.settings import AlignmentSettings
 from tasks.house import House
 from tasks.ingest import Ingest
@@ -28,10 +28,4 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
     return [Ingest(), *model_stages([decoder, *vlm, *copies]), examples, *rows, decide, report]
 
 
-def __getattr__(name: str) -> Any:
-    # the flow is made when Prefect asks for `flows.q1:q1`, so that planning does not wait for Prefect
-    if name == NAME:
-        from flows._as_flow import as_flow
-
-        return as_flow(sys.modules[__name__])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = flows_of(__name__)

@@ -15,6 +15,10 @@ from tasks.house import House, WrongRequest
 Batch = list[tuple[Sample, Frames]]
 
 
+class ReadFailed(RuntimeError):
+    """A model failed on samples; the message names them. What was read before is kept."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Framing:
     """What is done to frames before a model's own preprocessing. Identity."""
@@ -64,18 +68,30 @@ def batches(
 
 
 def read(model: Any, batch: Batch, points: Sequence[str]) -> list[dict[str, Tokens]]:
-    """Return the tokens of one batch; when the device has too little memory, of its halves one after the other."""
+    """Return the tokens of one batch; when the device has too little memory, of its halves one after the other.
+
+    Raises `ReadFailed`, which names the samples, when the model cannot take them.
+    """
     import torch
 
     try:
         found: list[dict[str, Tokens]] = model.extract([frames for _, frames in batch], points)
         return found
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         if len(batch) == 1:
-            raise
+            told = "one sample is too large for the device; ask for smaller or fewer frames, or another dtype"
+            raise ReadFailed(f"{_samples(batch)}: {told}") from error
+    except Exception as error:
+        told = "" if len(batch) == 1 else "; run again with --batch 1 to see which one"
+        raise ReadFailed(f"{_samples(batch)}: {error or type(error).__name__}{told}") from error
     torch.cuda.empty_cache()
     half = len(batch) // 2
     return [*read(model, batch[:half], points), *read(model, batch[half:], points)]
+
+
+def _samples(batch: Batch) -> str:
+    first, last = batch[0][0].key, batch[-1][0].key
+    return f"sample {first}" if len(batch) == 1 else f"{len(batch)} samples, {first} to {last}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,9 @@ for _ in range(2):
     found.append({"type": state.type.value, "name": state.name, "run": str(state.state_details.flow_run_id)})
 import time
 with get_client(sync_client=True) as client:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, ArtifactFilter
+    from prefect.client.schemas.filters import (
+        ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId,
+    )
     for one in found:
         for _ in range(120):
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[one["run"]])))
@@ -47,9 +49,41 @@ with get_client(sync_client=True) as client:
                 break
             time.sleep(0.5)
         one["tasks"] = {r.name: [r.state.name, r.state.message] for r in runs}
-    artifacts = client.read_artifacts()
-    rows = [json.loads(a.data) for a in artifacts if a.key == "extract-plan"]
-print("FOUND " + json.dumps({"runs": found, "plans": rows}))
+    for one in found:
+        artifacts = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[one["run"]]))
+        )
+        artifacts.sort(key=lambda a: a.created)
+        one["artifacts"] = [[a.key, a.type, a.data, a.description] for a in artifacts]
+    wanted = extract.Settings(**settings | {"samples": 8})
+    state = extract.plan(wanted, against="last", return_state=True)
+    planned = client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[str(state.state_details.flow_run_id)])
+        )
+    )
+    runs = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[str(state.state_details.flow_run_id)]))
+    )
+    plan = {
+        "state": [state.type.value, state.name],
+        "artifacts": [[a.key, json.loads(a.data)] for a in planned],
+        "task_runs": len(runs),
+    }
+    from foresight.models import qwen2_5_vl
+
+    def fails(self, batch, asked):
+        raise ValueError("the pixels are not what this model was trained on")
+
+    qwen2_5_vl.QwenVision.extract = fails
+    state = as_flow(extract)(extract.Settings(**settings | {"points": ["vit.2"]}), return_state=True)
+    shown = client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[str(state.state_details.flow_run_id)])
+        )
+    )
+    failed = {"state": [state.type.value, state.name, state.message], "shown": {a.key: a.data for a in shown}}
+print("FOUND " + json.dumps({"runs": found, "plan": plan, "failed": failed}))
 """
 
 
@@ -90,13 +124,50 @@ def test_a_flow_of_cached_stages_ends_in_completed(shown: tuple[Path, dict[str, 
     assert [(r["type"], r["name"]) for r in shown[1]["runs"]] == [("COMPLETED", "Completed")] * 2
 
 
-def test_the_plan_is_the_first_thing_a_run_shows(shown: tuple[Path, dict[str, Any]]) -> None:
-    plans = shown[1]["plans"]
-    assert len(plans) == 2
-    states = sorted(
-        {row["stage"]: row["state"] for row in plan}["extract qwen2.5-vl-tiny@random0"] for plan in plans
-    )
-    assert states == ["missing", "ready"]
+def test_the_plan_is_the_first_thing_a_run_shows_and_what_came_of_it_the_last(
+    shown: tuple[Path, dict[str, Any]],
+) -> None:
+    for run, state in zip(shown[1]["runs"], ("missing", "ready"), strict=True):
+        (first, kind, plan, _), *_, (last, _, text, told) = run["artifacts"]
+        assert (first, kind) == ("extract-plan", "table")
+        states = {row["stage"]: row["state"] for row in json.loads(plan)}
+        assert states["extract qwen2.5-vl-tiny@random0"] == state
+        assert last == "extract-result"
+        assert told in text
+        assert "* store: runs/store" in text
+    assert "3 of 3 stages were in the store; 0 forward passes" in told
+
+
+def test_a_stage_that_works_shows_how_far_it_is(shown: tuple[Path, dict[str, Any]]) -> None:
+    first, second = shown[1]["runs"]
+    kinds = [kind for _, kind, _, _ in first["artifacts"]]
+    assert "progress" in kinds
+    (told,) = [told for _, kind, _, told in first["artifacts"] if kind == "progress"]
+    assert told.startswith("extract qwen2.5-vl-tiny@random0 · 6 of 6")
+    assert "progress" not in [kind for _, kind, _, _ in second["artifacts"]]
+
+
+def test_a_plan_alone_shows_its_table_and_carries_out_nothing(shown: tuple[Path, dict[str, Any]]) -> None:
+    plan = shown[1]["plan"]
+    assert plan["state"] == ["COMPLETED", "Completed"]
+    assert plan["task_runs"] == 0
+    ((key, rows),) = plan["artifacts"]
+    assert key == "extract-plan"
+    told = {row["stage"]: row for row in rows}
+    assert told["data"]["against that run"] == "other: manifest +2 −0 samples"
+    assert told["extract qwen2.5-vl-tiny@random0"]["rows to compute"] == 2
+
+
+def test_a_failed_stage_says_which_samples_and_what_to_do_on_the_run_s_page(
+    shown: tuple[Path, dict[str, Any]],
+) -> None:
+    failed = shown[1]["failed"]
+    assert failed["state"][:2] == ["FAILED", "Failed"]
+    told = "extract qwen2.5-vl-tiny@random0: 6 samples, "
+    for text in (failed["state"][2], failed["shown"]["extract-result"]):
+        assert told in text
+        assert "the pixels are not what this model was trained on; run again with --batch 1" in text
+    assert "the same run goes on from there" in failed["shown"]["extract-result"]
 
 
 def test_everything_prefect_keeps_lies_under_the_runs_folder(shown: tuple[Path, dict[str, Any]]) -> None:
