@@ -38,6 +38,9 @@ from tasks.model import load, provenance
 from tasks.stages import Look, look_up
 
 EXAMPLES = 8
+EXAMPLES_VERSION = 1
+"""Goes up when the same latents are decoded to other pictures."""
+
 QUERIES = 6
 THUMBNAIL_PX = 96
 PAIRS = 20_000
@@ -59,7 +62,7 @@ class DecodeExamples:
         about = given[f"model {self.decoder.ref.short}"].values["fingerprint"]
         return store.Recipe(
             operation="decode-examples",
-            version=1,
+            version=EXAMPLES_VERSION,
             settings={
                 "model": {"card": self.decoder.ref.card.name, **about},
                 "samples": house.manifest.digests[:EXAMPLES],

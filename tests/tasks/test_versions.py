@@ -1,0 +1,181 @@
+"""An operation whose numbers move must raise its version: pinned toy inputs, pinned numbers.
+
+After raising a version, `python -m tests.tasks.test_versions` pins the new numbers in operations.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foresight import models
+from foresight.metrics import Space
+from foresight.models import ModelRef, zoo
+from foresight.studies import alignment
+from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
+from tasks import extract, measure, publish
+from tests.conftest import frames_of, quickly_trained
+
+pytestmark = pytest.mark.slow
+
+PINNED = Path(__file__).with_name("operations.json")
+UNPINNED = {"latents", "weights", "run", "q1.report"}
+"""Records of what is there, and a page made of numbers that are pinned where they are computed."""
+
+CLOSE = {"rel_tol": 2e-3, "abs_tol": 2e-4}
+"""Other processors add up in another order; three training steps make that about 1e-4."""
+
+Numbers = dict[str, float | None]
+
+
+def spaces() -> Spaces:
+    """Two related clouds of points in five classes, and a third that is noise."""
+    rng = np.random.default_rng(7)
+    n, classes = 60, 5
+    centres = rng.normal(size=(classes, 6)) * 2
+    hidden = centres[np.arange(n) % classes] + rng.normal(size=(n, 6))
+    vlm = hidden @ rng.normal(size=(6, 12)) + 0.3 * rng.normal(size=(n, 12))
+    decoder = np.tanh(hidden) @ rng.normal(size=(6, 20)) + 0.3 * rng.normal(size=(n, 20))
+
+    def latent(variant: str, values: np.ndarray, model: str = "v", point: str = "p") -> Latent:
+        groups = [str(i) for i in range(n)]
+        space = Space(values.astype(np.float32), groups=groups)
+        return Latent(model=model, point=point, variant=variant, space=space)
+
+    return Spaces(
+        vlm=(latent(TRAINED, vlm), latent(RANDOM, rng.normal(size=(n, 12)))),
+        decoder=latent(TRAINED, decoder, "d", "q"),
+        labels=tuple(str(i % classes) for i in range(n)),
+        seed=3,
+    )
+
+
+def numbers_of(measured: list[Mapping[str, Any]]) -> Numbers:
+    return {
+        f"{m['name']} | {m['point']} {m['variant']} | {field}": m[field]
+        for m in measured
+        for field in ("value", "low", "high", "null")
+    }
+
+
+def row(name: str) -> Callable[[], Numbers]:
+    return lambda: numbers_of(alignment.ROWS[name](spaces()))
+
+
+def composite() -> Numbers:
+    given = spaces()
+    measured = [m for r in measure.TITLES for m in alignment.ROWS[r](given)]
+    return numbers_of(alignment.decide(measured, "q")[0])
+
+
+def read(card: str) -> Callable[[], Numbers]:
+    """Return numbers of every default point of a tiny model with random weights, on one picture of noise."""
+
+    def numbers() -> Numbers:
+        model, about = loaded(card)
+        frames = frames_of(*(about.size or (56, 56)), seed=11)
+        (tokens,) = model.extract([frames], list(about.default_points))
+        found: Numbers = {}
+        for point, got in tokens.items():
+            values = extract.as_numpy(got.values).astype(np.float64)
+            found |= {f"{point} mean": values.mean(), f"{point} deviation": values.std()}
+            found |= {f"{point} first": float(values[0, 0]), f"{point} last": float(values[-1, -1])}
+            found |= {f"{point} {a}": float(np.nansum(getattr(got, a))) for a in ("row", "col", "time_s")}
+        return found
+
+    return numbers
+
+
+def decode() -> Numbers:
+    model, about = loaded("ltx-video-tiny")
+    (tokens,) = model.extract([frames_of(*about.size, seed=11)], list(about.default_points))
+    pixels = model.decode([tokens[about.default_points[0]]])[0].astype(np.float64)
+    return {"mean": pixels.mean(), "deviation": pixels.std(), "corner": float(pixels[0, 0, 0, 0])}
+
+
+def train() -> Numbers:
+    """Return the size of the weights after three steps of training."""
+    from safetensors.numpy import load_file
+
+    found: Numbers = {}
+    for card in ("qwen2.5-vl-tiny", "ltx-video-tiny"):
+        with quickly_trained(), tempfile.TemporaryDirectory() as folder:
+            zoo.train(models.parse_ref(card), Path(folder))
+            for file in sorted(Path(folder).glob("*.safetensors")):
+                whole = [v.astype(np.float64).ravel() for _, v in sorted(load_file(file).items())]
+                found[f"{card} {file.name}"] = float(np.abs(np.concatenate(whole)).mean())
+    return found
+
+
+def loaded(card: str) -> tuple[Any, models.Card]:
+    ref: ModelRef = models.parse_ref(f"{card}@random0")
+    model = models.family(ref.card).load(ref, None, device="cpu", dtype="float32", attention="sdpa")
+    return model, ref.card
+
+
+OPERATIONS: dict[str, tuple[int, Callable[[], Numbers]]] = {
+    **{r.lower(): (measure.VERSIONS[r], row(r)) for r in measure.TITLES},
+    "q1.d": (measure.VERSIONS["Q1.D"], composite),
+    "extract qwen2.5-vl-tiny": (extract.VERSION, read("qwen2.5-vl-tiny")),
+    "extract ltx-video-tiny": (extract.VERSION, read("ltx-video-tiny")),
+    "decode-examples": (publish.EXAMPLES_VERSION, decode),
+    "zoo": (zoo.VERSION, train),
+}
+
+
+def moved(pinned: Numbers, now: Numbers) -> list[str]:
+    """Return the numbers that are not what they were."""
+    told = [f"{n} is {'gone' if n in pinned else 'new'}" for n in sorted(pinned.keys() ^ now.keys())]
+    for name in pinned.keys() & now.keys():
+        was, is_ = pinned[name], now[name]
+        if (was is None) != (is_ is None) or (
+            was is not None and is_ is not None and not math.isclose(was, is_, **CLOSE)
+        ):
+            told.append(f"{name}: {was} → {is_}")
+    return told
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_numbers_move_only_with_the_version(operation: str) -> None:
+    pinned = json.loads(PINNED.read_text())[operation]
+    version, compute = OPERATIONS[operation]
+    changes = moved(pinned["numbers"], compute())
+    if version == pinned["version"]:
+        assert not changes, (
+            f"{operation} gives other numbers: raise its version, or undo the change: {changes[:5]}"
+        )
+    else:
+        raise AssertionError(
+            f"{operation} is at version {version}: pin it with `python -m tests.tasks.test_versions`"
+        )
+
+
+def test_a_moved_number_is_noticed() -> None:
+    pinned: Numbers = {"a": 1.0, "b": None, "c": 2.0}
+    assert moved(pinned, {"a": 1.0005, "b": None, "c": 2.0}) == []
+    told = moved(pinned, {"a": 1.01, "b": 0.0, "d": 1.0})
+    assert sorted(told) == ["a: 1.0 → 1.01", "b: None → 0.0", "c is gone", "d is new"]
+
+
+def test_every_operation_a_run_records_is_pinned(workplace: Path, quick_zoo: None) -> None:
+    import store
+    from flows import q1
+    from flows.engine import perform
+
+    perform(q1, q1.Settings(samples=16, points=["vit.1"]))
+    recorded = {r.operation for r in store.open("runs/store").recipes()}
+    assert recorded - UNPINNED <= {name.split()[0] for name in OPERATIONS}
+
+
+if __name__ == "__main__":
+    found = {
+        name: {"version": version, "numbers": compute()} for name, (version, compute) in OPERATIONS.items()
+    }
+    PINNED.write_text(json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
