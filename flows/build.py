@@ -1,5 +1,6 @@
 """From settings to a house and its extractions: what the experiments have in common."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ RUNS = Path("runs")
 
 def open_house(settings: Settings, latents: store.Store) -> House:
     """Return the surroundings of a run. Raises `WrongRequest` for data or a device that is not there."""
+    declare_cards(settings.cards)
     source = data.open(
         settings.data, samples=settings.samples, seed=settings.seed, cache_dir=RUNS / "cache" / "digests"
     )
@@ -29,6 +31,11 @@ def open_house(settings: Settings, latents: store.Store) -> House:
         workers=settings.workers,
         batch=settings.batch,
     )
+
+
+def declare_cards(files: Sequence[str]) -> None:
+    """Make the cards of `files`, and of the TOML files in runs/cards, cards like any other."""
+    models.declare([*map(Path, files), *sorted((RUNS / "cards").glob("*.toml"))])
 
 
 def extraction(text: str, settings: Settings, house: House, *, points: list[str]) -> Extract:

@@ -35,9 +35,20 @@ def main() -> None:
     """
 
 
+def cards_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--cards",
+        multiple=True,
+        type=click.Path(),
+        envvar="FORESIGHT_CARDS",
+        metavar="FILE",
+        help="TOML file that declares further models, beside those in runs/cards. Repeatable.",
+    )(command)
+
+
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that `run` and `plan` share. None means the experiment's own default."""
-    options = [
+    options: list[Callable[..., Any]] = [
         click.option("--data", metavar="DATA", help="synthetic, synthetic:WORLD, folder:DIR, …"),
         click.option("--samples", type=int, help="How many samples; default all (synthetic: 500)."),
         click.option("--seed", type=int, help="Seed of data, splits and resampling."),
@@ -46,6 +57,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             "--vlm", multiple=True, metavar="CARD[@REVISION]", help="Repeatable. `foresight models` lists."
         ),
         click.option("--decoder", metavar="CARD[@REVISION]"),
+        cards_option,
         click.option("--points", metavar="P,P,…", help="Extraction points of the VLMs."),
         click.option("--dtype", type=click.Choice(["card", "float32", "float16", "bfloat16"])),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),
@@ -105,12 +117,16 @@ def demo(as_json: bool, **given: Any) -> None:
 @click.argument("card", required=False)
 @click.option("--size", metavar="HxW", help="Frame size in pixels; default the card's.")
 @click.option("--frames", default=1, show_default=True, type=click.IntRange(1), help="Frames of a sample.")
+@cards_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def models(card: str | None, size: str | None, frames: int, as_json: bool) -> None:
+def models(card: str | None, size: str | None, frames: int, cards: tuple[str, ...], as_json: bool) -> None:
     """List the model cards, or one CARD's points with width, grid, tokens and bytes a sample."""
     from flows import describe, show
 
     with _Errors(as_json, "models"):
+        from flows.build import declare_cards
+
+        declare_cards(cards)
         if card is None:
             rows = describe.all_cards()
         else:
@@ -265,7 +281,7 @@ def _request(experiment: str, given: dict[str, Any]) -> tuple[Any, Any]:
         raise Refused(f"no experiment is called {experiment!r}; there are {', '.join(sorted(known))}")
     module = known[experiment]
     values = {k: v for k, v in given.items() if v is not None and v != ()}
-    for name in ("vlm", "refresh"):
+    for name in ("vlm", "cards", "refresh"):
         if name in values:
             values[name] = list(values[name])
     if "points" in values:

@@ -25,7 +25,7 @@ ATTEMPTS = 5
 RUN = "run"
 """Operation of the record a finished run leaves: what it was made of, stage by stage."""
 
-PLACEMENT = {"store", "out", "device", "batch", "workers", "refresh"}
+PLACEMENT = {"store", "out", "device", "batch", "workers", "refresh", "cards"}
 """Settings that say where and how, not what."""
 
 

@@ -25,6 +25,9 @@ class Settings(BaseModel):
         min_length=1,
         description="Vision-language models: CARD, CARD@seed1, CARD@path:DIR or CARD@COMMIT.",
     )
+    cards: list[str] = Field(
+        [], description="TOML files that declare further models; those in runs/cards are always read."
+    )
     points: list[str] = Field(
         [],
         description="Extraction points of the VLMs, as `foresight models CARD` lists them; empty: the card's.",
@@ -42,7 +45,7 @@ class Settings(BaseModel):
         description="Stages to compute again and compare with what is stored, by name, as the plan lists them.",
     )
 
-    @field_validator("vlm", "points", "refresh")
+    @field_validator("vlm", "cards", "points", "refresh")
     @classmethod
     def _no_repeats(cls, value: list[str]) -> list[str]:
         if len(set(value)) != len(value):

@@ -62,11 +62,13 @@ class Extract:
             "model": {"card": card.name, **fingerprint},
             "frames": self.framing.canonical(stills=stills),
             "dtype": self.dtype,
-            "preprocessing": dict(models.family(card).PREPROCESSING),
         }
         found = {}
         for point in self.points:
-            own: dict[str, Any] = {"point": point.name}
+            own: dict[str, Any] = {
+                "point": point.name,
+                "preprocessing": models.preprocessing(card, point),
+            }
             if card.role != "decoder":
                 own["attention"] = self.attention
             if point.prompted:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.card import parse_ref as _parse_ref
@@ -19,10 +22,12 @@ __all__ = [
     "ModelRef",
     "Point",
     "cards",
+    "declare",
     "family",
     "get",
     "parse_ref",
     "points",
+    "preprocessing",
     "resolve_points",
     "token_count",
 ]
@@ -38,6 +43,26 @@ def cards() -> dict[str, Card]:
                 raise ValueError(f"two model cards are called {entry.name!r}")
             found[entry.name] = entry
     return found
+
+
+def declare(files: Iterable[Path]) -> None:
+    """Add the cards that TOML files declare; one that was declared before under its name is replaced.
+
+    Raises `ValueError` for a file that declares no cards, or a name that is taken.
+    """
+    from foresight.models.declaration import read
+
+    known, now = cards(), [(file, card) for file in files for card in read(file)]
+    for i, (file, card) in enumerate(now):
+        taken = [other.name for other, c in now[:i] if c.name == card.name]
+        if card.name in known and known[card.name].family != "declared":
+            taken = ["this project"]
+        if taken:
+            raise ValueError(
+                f"each card has a name of its own, but {card.name!r} of {file.name} is also one of {taken[0]}; "
+                "rename it"
+            )
+    known.update((card.name, card) for _, card in now)
 
 
 def get(name: str) -> Card:
@@ -58,6 +83,14 @@ def parse_ref(text: str) -> ModelRef:
 def points(card: Card) -> tuple[Point, ...]:
     """Return the extraction points of `card`, in the order one forward pass reaches them."""
     return tuple(family(card).points(card))
+
+
+def preprocessing(card: Card, point: Point) -> dict[str, Any]:
+    """Return the identity of what happens between frames and the tokens of `point`, beyond the checkpoint's files."""
+    module = family(card)
+    if hasattr(module, "preprocessing"):
+        return dict(module.preprocessing(card, point))
+    return dict(module.PREPROCESSING)
 
 
 def token_count(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:

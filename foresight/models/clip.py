@@ -71,15 +71,15 @@ _B16 = {"kind": "siglip", "hidden_size": 768, "num_hidden_layers": 12, "num_atte
         "intermediate_size": 3072, "patch_size": 16, "image_size": 224}  # fmt: skip
 
 CARDS = (
-    _card("clip-vit-large-patch14", "openai/clip-vit-large-patch14",
+    _card("clip-l14-224", "openai/clip-vit-large-patch14",
           "32bd64288804d66eefd0ccbe215aa642df71cc41", "MIT", 303_179_776, **_L14, image_size=224),
-    _card("clip-vit-large-patch14-336", "openai/clip-vit-large-patch14-336",
+    _card("clip-l14-336", "openai/clip-vit-large-patch14-336",
           "ce19dc912ca5cd21c8a653c79e251e808ccabcd1", "MIT", 303_507_456, **_L14, image_size=336),
-    _card("siglip-base-patch16-224", "google/siglip-base-patch16-224",
+    _card("siglip-b16-224", "google/siglip-base-patch16-224",
           "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed", "Apache-2.0", 92_884_224, **_B16),
-    _card("siglip-so400m-patch14-384", "google/siglip-so400m-patch14-384",
+    _card("siglip-so400m-384", "google/siglip-so400m-patch14-384",
           "9fdffc58afc957d1a03a25b10dba0329ab15c2a3", "Apache-2.0", 428_225_600, **_SO400M),
-    _card("siglip2-so400m-patch14-384", "google/siglip2-so400m-patch14-384",
+    _card("siglip2-so400m-384", "google/siglip2-so400m-patch14-384",
           "e8e487298228002f3d8a82e0cd5c8ea9c567f57f", "Apache-2.0", 428_225_600, **_SO400M),
     _tiny("clip-tiny", "clip", 183_680, initializer_factor=3.0),
     _tiny("siglip-tiny", "siglip", 225_152),

@@ -13,9 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from foresight.data.fitting import Fit
 from foresight.models.card import Card, ModelRef, Point
-from foresight.models.encoders import FrameEncoder, vit_points
+from foresight.models.encoders import FrameEncoder, stretched, vit_points
 from foresight.models.loading import check_config, load_model
 
 PREPROCESSING = {
@@ -33,12 +32,11 @@ def _card(
     size: str, width: int, depth: int, heads: int, parameters: int, revision: str | None, registers: int = 0
 ) -> Card:
     own = {"num_register_tokens": registers} if registers else {}
-    name = f"dinov2-{'with-registers-' if registers else ''}{size}"
     return Card(
-        name=name,
+        name=f"dinov2-{'reg-' if registers else ''}{size}",
         family="dinov2",
         role="encoder",
-        repo=f"facebook/{name}",
+        repo=f"facebook/dinov2-{'with-registers-' if registers else ''}{size}",
         revision=revision,
         licence="Apache-2.0",
         parameters=parameters,
@@ -75,7 +73,7 @@ CARDS = (
     _card("large", 1024, 24, 16, 304_372_736, "e4c89a4e05589de9b3e188688a303d0f3c04d0f3", registers=4),
     _card("giant", 1536, 40, 24, 1_136_486_912, "8d0d49f77fb8b5dd78842496ff14afe7dd4d85cb", registers=4),
     _tiny("dinov2-tiny", 217_216),
-    _tiny("dinov2-with-registers-tiny", 217_472, num_register_tokens=4),
+    _tiny("dinov2-reg-tiny", 217_472, num_register_tokens=4),
 )
 
 
@@ -94,7 +92,7 @@ def points(card: Card) -> tuple[Point, ...]:
 def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[int, int, int]:
     """Return the (time, row, col) counts of patches for frames of `size` (height, width) px; time counts frames."""
     patch = card.config["patch_size"]
-    height, width = view(size, patch).size_out
+    height, width = stretched(size, multiple_of=patch).size_out
     return frames, height // patch, width // patch
 
 
@@ -102,19 +100,6 @@ def tokens(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:
     """Return the count of patches and, for each frame, of a class token and the registers."""
     _, rows, cols = grid(card, point, size, frames)
     return frames * (rows * cols + 1 + card.config.get("num_register_tokens", 0))
-
-
-def view(size: tuple[int, int], patch: int) -> Fit:
-    """Return how frames of `size` (height, width) px are stretched to whole patches, at least one a side."""
-    height, width = (max(1, round(side / patch)) * patch for side in size)
-    return Fit(
-        size_in=size,
-        size_out=(height, width),
-        scale_row=height / size[0],
-        scale_col=width / size[1],
-        offset_row=0.0,
-        offset_col=0.0,
-    )
 
 
 def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> FrameEncoder:
@@ -141,7 +126,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         points=points(ref.card),
         leading=("class", *["register"] * registers),
         patch=config["patch_size"],
-        view=lambda size: view(size, config["patch_size"]),
+        view=lambda size: stretched(size, multiple_of=config["patch_size"]),
         options=lambda fit: {
             "size": {"height": fit.size_out[0], "width": fit.size_out[1]},
             "do_center_crop": False,

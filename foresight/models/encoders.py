@@ -42,6 +42,22 @@ def vit_points(
     return tuple(found)
 
 
+def stretched(size: tuple[int, int], to: tuple[int, int] | None = None, *, multiple_of: int = 1) -> Fit:
+    """Return the map of frames of `size` (height, width) px stretched `to` a size.
+
+    Without one, each side goes to the nearest multiple of `multiple_of` px, at least one of them.
+    """
+    height, width = to or (max(1, round(side / multiple_of)) * multiple_of for side in size)
+    return Fit(
+        size_in=size,
+        size_out=(height, width),
+        scale_row=height / size[0],
+        scale_col=width / size[1],
+        offset_row=0.0,
+        offset_col=0.0,
+    )
+
+
 class FrameEncoder:
     """A loaded vision transformer that sees one image at a time and reads any of its points in one pass.
 

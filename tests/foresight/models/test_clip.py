@@ -212,6 +212,6 @@ def test_cards_count_the_parameters_of_their_classes(card: models.Card) -> None:
 
 
 def test_published_token_counts() -> None:
-    for name, counted in [("clip-vit-large-patch14-336", 577), ("siglip-so400m-patch14-384", 729)]:
+    for name, counted in [("clip-l14-336", 577), ("siglip-so400m-384", 729)]:
         card = models.get(name)
         assert models.token_count(card, models.points(card)[1], card.size, 1) == counted

@@ -27,7 +27,7 @@ from tests.foresight.models.encoders_planted import (
 )
 
 POINTS = ["patch", "vit.1", "vit.2", "vit.3", "vit.4", "vit.final"]
-PLAIN, REGISTERS = "dinov2-tiny", "dinov2-with-registers-tiny"
+PLAIN, REGISTERS = "dinov2-tiny", "dinov2-reg-tiny"
 
 
 @pytest.fixture(scope="module", params=[PLAIN, REGISTERS])
@@ -171,7 +171,7 @@ def test_cards_count_the_parameters_of_their_classes(card: models.Card) -> None:
 
 def test_a_card_without_a_pinned_commit_asks_for_one() -> None:
     with pytest.raises(ValueError, match=r"a commit of 40 hex digits.* but got 'none'.*pin it"):
-        models.parse_ref("dinov2-with-registers-base")
+        models.parse_ref("dinov2-reg-base")
     assert models.parse_ref("dinov2-base").kind == "hub"
     assert models.parse_ref("dinov2-tiny").kind == "random"
 
