@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,10 @@ the current one, by up to a third of the range at edges. The reader is not part 
 change the pixels: PyAV reads those.
 """
 
+CHECKED_PIXELS = 200_000_000
+"""Pixels of all frames up to which a probe decodes a whole VP9 stream: a second or two. A clip of
+Something-Something has a fortieth of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFacts:
@@ -43,17 +48,23 @@ def read_clip(path: str, sampling: Sampling, *, header: Header | None = None) ->
 
     `header`, when known from a probe, saves opening the container twice. `Frames.decoder` names the reader
     that did it and, when that was the second, why not the first. Raises ClipError with the reason of each
-    reader. Damage that a codec cannot tell from content, or that its decoder conceals, is not noticed: video
-    streams carry no checksums.
+    reader, also where a decoder reports that it made up for damage before a frame asked for. No more than that
+    can be noticed, as video streams carry no checksums: of damaged H.264 streams some 9 in 10 are, of VP9
+    streams, whose decoders report nothing, only those that do not decode at all.
     """
     frames, _ = _first_that_can(path, sampling, header or read_header(path))
     return frames
 
 
 def probe_clip(path: str) -> ClipFacts:
-    """Return a clip's facts; its middle frame is decoded. Raises ClipError."""
+    """Return a clip's facts; its middle frame is decoded, and a small VP9 stream checked whole.
+
+    Raises ClipError.
+    """
     header = read_header(path)
     frames, starts_s = _first_that_can(path, Sampling(frames=1), header)
+    if len(starts_s) * math.prod(frames.size) <= CHECKED_PIXELS:
+        pyav_reader.check_vp9(path)
     step_s = float(np.median(np.diff(starts_s))) if len(starts_s) > 1 else 0.0
     return ClipFacts(
         frames=len(starts_s),
@@ -94,6 +105,8 @@ def _first_that_can(path: str, sampling: Sampling, header: Header) -> tuple[Fram
 def _not_for_decord(header: Header) -> str:
     if not decord_reader.available():
         return "not installed"
+    if header.pixel_format == "None":
+        return "its pixel format is not told"
     if header.pixel_format not in SAME_IN_BOTH:
         return f"it converts {header.pixel_format} in another way"
     if header.height % 2:

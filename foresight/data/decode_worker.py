@@ -11,12 +11,14 @@ import json
 import mmap
 import os
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from foresight.data import decord_reader
 from foresight.data.clips import ClipError, Header, probe_clip, read_clip, read_header
 from foresight.data.sampling import Sampling
 from foresight.data.stills import StillError, read_still
@@ -43,6 +45,8 @@ def serve(requests: IO[bytes], answers: IO[bytes], memory: int) -> None:
     """Answer requests until there are no more; `memory` is the descriptor of the memory for pixels."""
     room: mmap.mmap | None = None
     for line in iter(requests.readline, b""):
+        # nothing that was said of an earlier file
+        decord_reader.heard()
         # the pixels live until the next ones are there: memory that is all given back at once goes to the
         # system and has to be fetched from it again, which doubles the time of a large still
         value, pixels = _answer(json.loads(line))
@@ -53,6 +57,14 @@ def serve(requests: IO[bytes], answers: IO[bytes], memory: int) -> None:
             np.copyto(np.ndarray(pixels.shape, np.uint8, buffer=room), pixels)
         answers.write(_line(value))
         answers.flush()
+
+
+def anonymous_memory(name: str) -> int:
+    """Return the descriptor of a file without a place, which is gone when nothing holds it any more."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -94,9 +106,9 @@ def _line(value: dict[str, Any]) -> bytes:
 def _main() -> None:
     # libraries print to standard output and error as they like: keep our channel to ourselves
     answers = os.fdopen(os.dup(1), "wb")
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(anonymous_memory("log"), 2)
+    decord_reader.hear(2)
     try:
         serve(sys.stdin.buffer, answers, int(sys.argv[1]))
     except (BrokenPipeError, KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from types import ModuleType
 
@@ -11,8 +12,11 @@ from foresight.data.clip_errors import ClipError, choose
 from foresight.data.errors import one_sentence
 from foresight.data.sampling import Sampling
 
+_log: int | None = None
 NO_RECOVERED_FRAMES = 1e-9
 """decord puts a neighbour in place of a frame it cannot decode, and by default says nothing."""
+CONCEALED = b"concealing "
+"""What FFmpeg logs when it makes up the damaged part of a frame; decord hands the frame out as if whole."""
 
 
 def available() -> bool:
@@ -24,10 +28,34 @@ def version() -> str:
     return "decord" if module is None else f"decord {module.__version__}"
 
 
+def hear(log: int) -> None:
+    """From now on refuse clips of which FFmpeg logs that it conceals damage.
+
+    `log` is the descriptor of a file that is this process's standard error, where FFmpeg writes. So this is
+    only for a process that reads files and nothing else, one at a time, and calls `heard` before each.
+    """
+    global _log
+    _log = log
+    if (decord := _decord()) is not None:
+        # FFmpeg says it in a line of this level
+        decord.logging.set_level(decord.logging.INFO)
+
+
+def heard() -> bytes:
+    """Return what was logged since the last call; nothing without `hear`."""
+    if _log is None or not (size := os.fstat(_log).st_size):
+        return b""
+    text = os.pread(_log, size, 0)
+    os.ftruncate(_log, 0)
+    os.lseek(_log, 0, os.SEEK_SET)
+    return text
+
+
 def read(path: str, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (pixels [time row col 3], start of every frame in s, which frames were taken).
 
-    A clip turned by its container to stand upright is refused: decord 0.6.0 gives it a fourth channel.
+    After `hear`, refuses a clip in which damage was concealed up to the last frame that was asked for. A clip
+    turned by its container to stand upright is refused: decord 0.6.0 gives it a fourth channel.
     Raises ClipError.
     """
     decord = _decord()
@@ -41,6 +69,8 @@ def read(path: str, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, np.ndar
         chosen = choose(sampling, starts_s)
         unique, back = np.unique(chosen, return_inverse=True)
         pixels = video.get_batch(unique.tolist()).asnumpy()
+        if CONCEALED in heard():
+            raise ClipError("it conceals damage")
     except ClipError:
         raise
     except Exception as error:  # decord raises DECORDError, RuntimeError, AssertionError and IndexError

@@ -13,14 +13,13 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from foresight.data.clips import ClipError, ClipFacts, Header
-from foresight.data.decode_worker import probe_request, read_request, still_request
+from foresight.data.decode_worker import anonymous_memory, probe_request, read_request, still_request
 from foresight.data.sampling import Sampling
 from foresight.data.stills import StillError
 from foresight.nouns import Frames
@@ -125,7 +124,7 @@ class _Worker:
     def __init__(self) -> None:
         # found where this process found it, wherever it runs
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
-        self._memory = _anonymous_memory()
+        self._memory = anonymous_memory("frames")
         self._room: mmap.mmap | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "foresight.data.decode_worker", str(self._memory)],
@@ -170,14 +169,6 @@ class _Worker:
                 if pipe is not None:
                     pipe.close()
         os.close(self._memory)
-
-
-def _anonymous_memory() -> int:
-    """Return the descriptor of memory without a name, which is gone when both processes are."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("frames")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def _readable(stream: IO[bytes], wait_s: float) -> bool:

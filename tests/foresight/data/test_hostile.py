@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from foresight import data
-from foresight.data import clips, decord_reader, looking, pyav_reader
+from foresight.data import clips, decord_reader, isolated, looking, pyav_reader
 from foresight.data.clips import ClipError
 from foresight.data.containers import cut_short
 
-from .media import save_clip, save_picture
+from .media import independent_frames, save_clip, save_picture
 
 CONTAINERS = {
     "a.webm": {},
@@ -114,6 +114,66 @@ def test_damage_inside_a_stream_gives_a_reason_or_the_same_frames_in_both_reader
         assert "/" not in reason
     if len(outcomes) == 2:
         np.testing.assert_array_equal(outcomes[0], outcomes[1])
+
+
+def damage(path: Path, seed: int, *, span: tuple[float, float] = (0.2, 0.8)) -> Path:
+    """Overwrite 60 bytes somewhere in that part of a file."""
+    rng = np.random.default_rng(seed)
+    content = bytearray(path.read_bytes())
+    at = int(len(content) * rng.uniform(*span))
+    content[at : at + 60] = rng.integers(0, 256, 60, dtype=np.uint8).tobytes()
+    bad = path.with_stem(f"{path.stem}-{seed}")
+    bad.write_bytes(bytes(content))
+    return bad
+
+
+def test_damage_that_a_decoder_makes_up_for_is_not_handed_on(tmp_path):
+    whole = save_clip(tmp_path / "a.mp4", codec="libx264", frames=40, height=96, width=128)
+    expected, _ = independent_frames(whole)
+    reasons = []
+    for seed in range(10):
+        # the first part of the file is the stream, then come its tables
+        bad = str(damage(whole, seed, span=(0.05, 0.4)))
+        try:
+            isolated.read(bad, data.Sampling(frames=40))
+        except ClipError as error:
+            reasons.append(str(error))
+        # nothing of an earlier clip is held against the next
+        frames, _ = isolated.read(str(whole), data.Sampling(frames=40))
+        assert frames.decoder.startswith("decord")
+        np.testing.assert_array_equal(frames.pixels, expected)
+    # some damage is another valid stream; FFmpeg alone would hand all of it on
+    assert len(reasons) >= 7
+    assert (
+        sum(
+            "decord 0.6.0: it conceals damage" in why and "its decoder reports damage" in why
+            for why in reasons
+        )
+        >= 5
+    )
+
+
+def test_damage_before_another_key_frame_costs_nothing_behind_it(tmp_path):
+    whole = save_clip(
+        tmp_path / "a.mp4", codec="libx264", frames=40, height=96, width=128, options={"g": "10", "bf": "0"}
+    )
+    expected, times = independent_frames(whole)
+    bad = str(damage(whole, 1, span=(0.1, 0.15)))
+    with pytest.raises(ClipError, match="its decoder reports damage, at frame"):
+        isolated.read(bad, data.Sampling(frames=40))
+    late = data.Sampling(times_s=tuple(times[30:]))
+    for frames in (isolated.read(bad, late)[0], clips.read_clip(bad, late)):
+        np.testing.assert_array_equal(frames.pixels, expected[30:])
+
+
+def test_a_scan_notices_most_damage_in_a_vp9_stream_and_none_in_a_whole_one(tmp_path):
+    whole = save_clip(tmp_path / "a.webm", frames=40, height=96, width=128)
+    for seed in range(20):
+        damage(whole, seed)
+    src = data.open(f"folder:{tmp_path}")
+    noticed = {key: why for key, why in whys(src).items() if why.startswith("its stream is damaged")}
+    assert len(noticed) >= 10
+    assert "a.webm" not in whys(src)
 
 
 def test_a_file_that_changes_while_it_is_read_is_a_skip(tmp_path, monkeypatch):
