@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import store
-from flows.settings import Settings
+from flows.settings import ExtractSettings, Settings
 from foresight import data, models
 from foresight.models import ModelRef
 from foresight.models.device import check_dtype, resolve_attention, resolve_device
@@ -32,6 +32,7 @@ def open_house(settings: Settings, latents: store.Store) -> House:
         batch=settings.batch,
     )
 
+        part=_part(settings.part) if isinstance(settings, ExtractSettings) else None,
 
 def declare_cards(files: Sequence[str]) -> None:
     """Make the cards of `files`, and of the TOML files in runs/cards, cards like any other."""
@@ -67,6 +68,11 @@ def model_stages(extractions: list[Extract]) -> list[Any]:
 
 def _extraction(ref: ModelRef, settings: Settings, house: House, points: list[str]) -> Extract:
     card = ref.card
+def _part(text: str) -> tuple[int, int] | None:
+    i, _, n = text.partition("/")
+    return (int(i), int(n)) if text else None
+
+
     dtype = check_dtype(card.dtype if settings.dtype == "card" else settings.dtype)
     asked = points or list(card.default_points)
     found = Extract(

@@ -68,6 +68,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--refresh", multiple=True, metavar="STAGE", help="Compute again and compare. Repeatable."
         ),
+        click.option("--part", metavar="I/N", help="One part of the samples, for workers that share a store."),
         click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
     ]
     for option in reversed(options):

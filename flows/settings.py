@@ -65,3 +65,15 @@ class ExtractSettings(Settings):
     """Settings of an extraction on its own."""
 
     decoder: str = Field("", description="A decoder to extract too; empty: none.")
+    part: str = Field(
+        "",
+        pattern=r"^([1-9][0-9]*/[1-9][0-9]*)?$",
+        description="One part of the samples, as in 2/8, for workers that share one store; empty takes all.",
+    )
+
+    @field_validator("part")
+    @classmethod
+    def _within(cls, value: str) -> str:
+        if value and int(value.split("/")[0]) > int(value.split("/")[1]):
+            raise ValueError("a part is I/N with I from 1 to N")
+        return value

@@ -52,6 +52,8 @@ def _check_format(url: str, said: bytes) -> None:
 
 def _initialise(place: Place, create: bool) -> None:
     others = sorted(set(place.names("")) - {STAGING})
+    if _FORMAT_FILE in others:  # another process made it meanwhile
+        return _check_format(place.url, place.get(_FORMAT_FILE))
     if not create:
         raise NotAStore(
             f"{place.url} is no store: it has no {_FORMAT_FILE}; check the path, "

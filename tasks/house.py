@@ -46,6 +46,8 @@ class House:
     """Stages to compute again although the store has them; a stage leaves it when that is done."""
     said: dict[str, str] = field(default_factory=dict)
     """What stages have to tell of how they went, by stage."""
+    part: tuple[int, int] | None = None
+    """(i, n): only the i-th of n parts of the samples, from 1; None: all of them."""
     forwards: int = 0
     """Forward passes made for latents so far."""
     rows_written: int = 0
@@ -58,11 +60,12 @@ class House:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Return the usable samples: what the source lists, less what could not be decoded before.
+        """Return the usable samples of this part: what the source lists, less what could not be decoded before.
 
-        Raises `foresight.data.NoUsableData` when nothing is left.
+        Which part a sample belongs to hangs on its digest alone, so workers that see the data set differently
+        still never share one. Raises `foresight.data.NoUsableData` when nothing is left.
         """
-        whole = self.source.manifest
+        whole = self._of_this_part(self.source.manifest)
         bad = self._unreadable()
         kept = tuple(s for s in whole.samples if s.digest not in bad)
         skipped = [Skip(key=s.key, why=bad[s.digest]) for s in whole.samples if s.digest in bad]
@@ -76,6 +79,18 @@ class House:
     @cached_property
     def manifest_id(self) -> str:
         return store.digest("manifest", self.manifest.canonical())
+
+    def _of_this_part(self, whole: Manifest) -> Manifest:
+        if self.part is None:
+            return whole
+        i, n = self.part
+        kept = tuple(s for s in whole.samples if int(s.digest[:15], 16) % n == i - 1)
+        if not kept:
+            raise WrongRequest(
+                f"each part needs at least one sample, but part {i}/{n} of {len(whole.samples)} holds none; "
+                "use fewer parts"
+            )
+        return replace(whole, samples=kept, source=f"{whole.source}, part {i} of {n}")
 
     @cached_property
     def labels_id(self) -> str:
