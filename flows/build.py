@@ -30,9 +30,9 @@ def open_house(settings: Settings, latents: store.Store) -> House:
         device=resolve_device(settings.device),
         workers=settings.workers,
         batch=settings.batch,
+        part=_part(settings.part) if isinstance(settings, ExtractSettings) else None,
     )
 
-        part=_part(settings.part) if isinstance(settings, ExtractSettings) else None,
 
 def declare_cards(files: Sequence[str]) -> None:
     """Make the cards of `files`, and of the TOML files in runs/cards, cards like any other."""
@@ -66,13 +66,13 @@ def model_stages(extractions: list[Extract]) -> list[Any]:
     return list(stages.values())
 
 
-def _extraction(ref: ModelRef, settings: Settings, house: House, points: list[str]) -> Extract:
-    card = ref.card
 def _part(text: str) -> tuple[int, int] | None:
     i, _, n = text.partition("/")
     return (int(i), int(n)) if text else None
 
 
+def _extraction(ref: ModelRef, settings: Settings, house: House, points: list[str]) -> Extract:
+    card = ref.card
     dtype = check_dtype(card.dtype if settings.dtype == "card" else settings.dtype)
     asked = points or list(card.default_points)
     found = Extract(

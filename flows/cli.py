@@ -65,10 +65,10 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--workers", type=int, help="Threads that decode ahead."),
         click.option("--store", metavar="URL", help="Default runs/store."),
         click.option("--out", metavar="DIR", help="Where the report goes; default runs/EXPERIMENT."),
+        click.option("--part", metavar="I/N", help="One part of the samples, for workers that share a store."),
         click.option(
             "--refresh", multiple=True, metavar="STAGE", help="Compute again and compare. Repeatable."
         ),
-        click.option("--part", metavar="I/N", help="One part of the samples, for workers that share a store."),
         click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
     ]
     for option in reversed(options):

@@ -42,12 +42,12 @@ class House:
     """Threads that decode ahead of the model."""
     batch: int | None = None
     """Samples per forward pass; None: by card and device."""
+    part: tuple[int, int] | None = None
+    """(i, n): only the i-th of n parts of the samples, from 1; None: all of them."""
     refresh: set[str] = field(default_factory=set)
     """Stages to compute again although the store has them; a stage leaves it when that is done."""
     said: dict[str, str] = field(default_factory=dict)
     """What stages have to tell of how they went, by stage."""
-    part: tuple[int, int] | None = None
-    """(i, n): only the i-th of n parts of the samples, from 1; None: all of them."""
     forwards: int = 0
     """Forward passes made for latents so far."""
     rows_written: int = 0
@@ -76,10 +76,6 @@ class House:
             )
         return replace(whole, samples=kept, skipped=(*whole.skipped, *skipped))
 
-    @cached_property
-    def manifest_id(self) -> str:
-        return store.digest("manifest", self.manifest.canonical())
-
     def _of_this_part(self, whole: Manifest) -> Manifest:
         if self.part is None:
             return whole
@@ -91,6 +87,10 @@ class House:
                 "use fewer parts"
             )
         return replace(whole, samples=kept, source=f"{whole.source}, part {i} of {n}")
+
+    @cached_property
+    def manifest_id(self) -> str:
+        return store.digest("manifest", self.manifest.canonical())
 
     @cached_property
     def labels_id(self) -> str:
