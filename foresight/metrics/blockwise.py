@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from foresight.metrics.blocks import Blocks, in_order, over_pairs
 from foresight.metrics.cka import linear_cka
 from foresight.metrics.estimate import Estimate
 from foresight.metrics.neighbours import chance_level, knn_overlap
@@ -18,8 +19,6 @@ from foresight.metrics.rsa import rsa_spearman
 from foresight.metrics.space import FEWEST, Metric
 from foresight.metrics.statistics import calibrated
 
-KEEP_BYTES = 256 * 2**20
-"""Prepared blocks remembered per space; beyond this they are read again."""
 BINS = 2**20
 """Distances are ranked by this many bins; ρ moves by less than 1e-6."""
 
@@ -83,22 +82,19 @@ def rsa_blockwise(
     if len(a) < FEWEST or not near.defined:
         return replace(near, n=a.n_samples, n_effective=len(a))
     sides = [_Distances(rows, metric, block) for rows in (a, b)]
-    count = -(-len(a) // block)
-    tables = []
-    for side in sides:
-        counts = np.zeros(BINS, dtype=np.int64)
-        for i in range(count):
-            for j in range(i, count):
-                counts += np.bincount(side.bins(i, j), minlength=BINS)
-        ends = np.cumsum(counts)
-        ranks = ends - (counts - 1) / 2.0 - (ends[-1] + 1) / 2.0  # mean rank of a bin, less the mean of all
-        tables.append((ranks, float((counts * np.square(ranks)).sum())))
-    common = 0.0
-    for i in range(count):
-        for j in range(i, count):
-            common += float(np.dot(tables[0][0][sides[0].bins(i, j)], tables[1][0][sides[1].bins(i, j)]))
+    tables = [_rank_table(side) for side in sides]
+    common = [0.0]
+
+    def product(rows: Sequence[np.ndarray], row: int, cols: Sequence[np.ndarray], col: int) -> float:
+        bins = [side.bins(u, row, v, col) for side, u, v in zip(sides, rows, cols, strict=True)]
+        return float(np.dot(*(ranks.take(at) for (ranks, _), at in zip(tables, bins, strict=True))))
+
+    def add(part: float) -> None:
+        common[0] += part
+
+    over_pairs([side.blocks for side in sides], product, add)
     norm = math.sqrt(tables[0][1]) * math.sqrt(tables[1][1])
-    value = common / norm if norm > 0 else math.nan
+    value = common[0] / norm if norm > 0 else math.nan
     controls = {"calibrated": calibrated(value, 0.0)}
     return _scaled(near, value, a, len(sample[0]), bounds=(-1.0, 1.0), null=0.0, controls=controls)
 
@@ -146,91 +142,126 @@ def knn_blockwise(
 
 
 def nearest(rows: Any, k: int, *, metric: Metric = "cosine", block: int = 1024) -> Int[np.ndarray, "group k"]:
-    """Return the k nearest other rows of each row, nearest first, with memory for blocks of rows only."""
+    """Return the k nearest other rows of each row, nearest first, with memory for blocks of rows only.
+
+    Distances are compared in the precision of the input; equal ones in the order of the rows.
+    """
     rows = rows if isinstance(rows, Rows) else Rows(rows)
     if not 1 <= k < len(rows):
         raise ValueError(
             f"k lies between 1 and the number of rows less one, but got {k} for {len(rows)} rows"
         )
     side = _Distances(rows, metric, block)
-    out = np.empty((len(rows), k), dtype=np.int64)
-    edges = list(rows.blocks(block))
-    for i, (start, stop) in enumerate(edges):
-        best = np.full((stop - start, k), np.inf)
-        index = np.full((stop - start, k), len(rows), dtype=np.int64)
-        for j, (low, _) in enumerate(edges):
-            # |x_j|²/2 - x_i·x_j orders the j as the distance does, and stays in the precision of the input
-            score = side.block(j) @ side.block(i).T
-            np.subtract((side.norms[j] / 2).astype(score.dtype)[:, None], score, out=score)
-            score = score.T
-            if i == j:
-                np.fill_diagonal(score, np.inf)
-            near, found = _better(score, best[:, -1], k)
-            distances = np.concatenate([best, near], axis=1)
-            indices = np.concatenate([index, np.where(found < 0, len(rows), found + low)], axis=1)
-            order = np.lexsort((indices, distances), axis=1)[:, :k]
-            best, index = np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
-        out[start:stop] = index
-    return out
+    found = _Nearest(len(rows), k)
+
+    def visit(rows: Sequence[np.ndarray], row: int, cols: Sequence[np.ndarray], col: int) -> list[_Found]:
+        # |x_j|²/2 - x_i·x_j orders the j as the distance does
+        products = rows[0] @ cols[0].T
+        halves = side.halves.astype(products.dtype)
+        score = halves[col : col + len(cols[0])][None, :] - products
+        if row == col:
+            np.fill_diagonal(score, np.inf)
+            return [found.nearer(score, row, col)]
+        mirrored = np.subtract(halves[row : row + len(rows[0])][:, None], products, out=products).T
+        return [found.nearer(score, row, col), found.nearer(mirrored, col, row)]
+
+    over_pairs([side.blocks], visit, found.keep)
+    return found.index
 
 
-def _better(
-    score: Float[np.ndarray, "row col"], worst: Float[np.ndarray, " row"], k: int
-) -> tuple[Float[np.ndarray, "row few"], Int[np.ndarray, "row few"]]:
-    """Return the scores below `worst` and their columns, packed to the left; inf and -1 where there are fewer."""
-    rows, cols = np.nonzero(score < worst[:, None])  # after a few blocks, hardly any
-    counts = np.bincount(rows, minlength=len(score))
-    width = int(counts.max(initial=0))
-    if width > 4 * k:
-        cols = np.argpartition(score, k - 1, axis=1)[:, :k]
-        return np.take_along_axis(score, cols, axis=1), cols
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    near, found = np.full((len(score), width), np.inf), np.full((len(score), width), -1)
-    near[rows, place], found[rows, place] = score[rows, cols], cols
-    return near, found
+_Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Rows, a neighbour of each, and how far it is."""
+
+
+class _Nearest:
+    """The k nearest found so far of each row, by distance and then by number."""
+
+    def __init__(self, n: int, k: int) -> None:
+        self.k = k
+        self.score, self.index = np.full((n, k), np.inf), np.full((n, k), n, dtype=np.int64)
+
+    def nearer(self, score: Float[np.ndarray, "row col"], row: int, col: int) -> _Found:
+        """Return what may still be among the nearest; it only ever gets less, so an old bound does no harm."""
+        worst = self.score[row : row + len(score), -1].astype(score.dtype)
+        if self.k <= score.shape[1] and np.isinf(worst).any():
+            worst = np.minimum(worst, np.partition(score, self.k - 1, axis=1)[:, self.k - 1])
+        close = score <= worst[:, None]
+        i, j = np.nonzero(close) if close.flags.c_contiguous else np.nonzero(close.T)[::-1]
+        distances = score[i, j]
+        known = distances < np.inf  # not the row itself
+        return i[known] + row, j[known] + col, distances[known]
+
+    def keep(self, parts: Sequence[_Found]) -> None:
+        for i, j, distances in parts:
+            who = np.unique(i)
+            rows = np.concatenate([np.repeat(who, self.k), i])
+            others = np.concatenate([self.index[who].ravel(), j])
+            scores = np.concatenate([self.score[who].ravel(), distances])
+            order = np.lexsort((others, scores, rows))
+            rows = rows[order]
+            place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+            first = place < self.k
+            at = rows[first], place[first]
+            self.score[at], self.index[at] = scores[order][first], others[order][first]
+
+
+def _rank_table(side: _Distances) -> tuple[Float[np.ndarray, " bin"], float]:
+    """Return the mean rank of a bin less the mean of all, and the sum of its squares over all pairs."""
+    counts = np.zeros(BINS, dtype=np.int64)
+
+    def count(rows: Sequence[np.ndarray], row: int, cols: Sequence[np.ndarray], col: int) -> np.ndarray:
+        return np.bincount(side.bins(rows[0], row, cols[0], col), minlength=BINS).astype(np.int32)
+
+    def add(part: np.ndarray) -> None:
+        np.add(counts, part, out=counts)
+
+    over_pairs([side.blocks], count, add)
+    ends = np.cumsum(counts)
+    ranks = ends - (counts - 1) / 2.0 - (ends[-1] + 1) / 2.0
+    return ranks, float((counts * np.square(ranks)).sum())
 
 
 class _Distances:
-    """Squared distances between two blocks of one space, and their bins."""
+    """Squared distances between two parts of one space, and their bins."""
 
     def __init__(self, rows: Rows, metric: Metric, block: int) -> None:
         if metric not in ("euclidean", "cosine"):
             raise ValueError(f"a metric is 'euclidean' or 'cosine', but got {metric!r}")
         mean = rows.mean(block) if metric == "euclidean" else None
-        self.block = rows.prepared(_unit if mean is None else _centred(mean), block, keep_bytes=KEEP_BYTES)
+        self.blocks = Blocks(rows, _unit if mean is None else _centred(mean), block)
         self.power = 0.5 if metric == "euclidean" else 1.0
-        count = -(-len(rows) // block)
-        self.norms = [_lengths(self.block(i)) for i in range(count)]
-        self.largest = 4.0 * max(float(n.max()) for n in self.norms)
+        self.norms = np.concatenate(_per_block(self.blocks, _lengths))
+        self.halves = self.norms / 2
+        self.largest = 4.0 * float(self.norms.max())
 
-    def squared(self, i: int, j: int) -> Float[np.ndarray, "row col"]:
-        products = self.block(i) @ self.block(j).T
-        return np.maximum(self.norms[i][:, None] + self.norms[j][None, :] - 2.0 * products, 0.0)
+    def bins(self, rows: np.ndarray, row: int, cols: np.ndarray, col: int) -> Int[np.ndarray, " pair"]:
+        """Return the bin of each pair of different rows, every pair once."""
+        squared = (rows @ cols.T).astype(np.float64)
+        squared *= -2.0
+        squared += self.norms[row : row + len(rows), None]
+        squared += self.norms[None, col : col + len(cols)]
+        np.maximum(squared, 0.0, out=squared)
+        pairs = squared[np.triu_indices(len(squared), 1)] if row == col else squared.ravel()
+        pairs /= self.largest
+        if self.power == 0.5:
+            np.sqrt(pairs, out=pairs)
+        pairs *= BINS
+        return np.minimum(pairs.astype(np.int32), BINS - 1)
 
-    def bins(self, i: int, j: int) -> Int[np.ndarray, " pair"]:
-        """Return the bin of each pair of different rows, every pair once over all i <= j."""
-        squared = self.squared(i, j)
-        pairs = squared[np.triu_indices(len(squared), 1)] if i == j else squared.ravel()
-        share = (pairs / self.largest) ** self.power
-        return np.minimum((share * BINS).astype(np.int32), BINS - 1)
+
+def _per_block(blocks: Blocks, measure: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+    out: list[np.ndarray] = []
+    in_order(lambda i: measure(blocks(i)), range(len(blocks)), out.append)
+    return out
 
 
 def _hsic_sums(a: Rows, b: Rows, block: int) -> list[dict[str, float]]:
     """Return for xy, xx and yy the sums over rows from which biased and unbiased HSIC follow."""
-    means = [rows.mean(block) for rows in (a, b)]
-    readers = [
-        rows.prepared(_centred(mean), block, keep_bytes=KEEP_BYTES)
-        for rows, mean in zip((a, b), means, strict=True)
-    ]
+    sides = [Blocks(rows, _centred(rows.mean(block)), block) for rows in (a, b)]
     n, p, q = len(a), a.width, b.width
-    count = -(-n // block)
-    norms: list[list[np.ndarray]] = [[], []]
-    for i in range(count):
-        for side, reader in enumerate(readers):
-            norms[side].append(_lengths(reader(i)))
-    k, m = (np.concatenate(side) for side in norms)
+    k, m = (np.concatenate(_per_block(side, _lengths)) for side in sides)
     by_features = p * p + q * q + p * q < n * (p + q) / 2 and 8 * (p * p + q * q + p * q) <= 2**30
-    products = (_by_features if by_features else _by_samples)(readers, count)
+    products = (_by_features if by_features else _by_samples)(sides)
     pairs = ((k, m), (k, k), (m, m))
     return [
         # the centred rows sum to 0, up to rounding of the mean, so a row of K without its diagonal sums to -k
@@ -239,26 +270,43 @@ def _hsic_sums(a: Rows, b: Rows, block: int) -> list[dict[str, float]]:
     ]
 
 
-def _by_features(readers: Sequence[Callable[[int], np.ndarray]], count: int) -> list[float]:
+def _by_features(sides: Sequence[Blocks]) -> list[float]:
     # Σ_ij K_ij L_ij = |XᵀY|²
-    sums: list[Any] = [0.0, 0.0, 0.0]
-    for i in range(count):
-        x, y = readers[0](i), readers[1](i)
-        for at, (u, v) in enumerate(((x, y), (x, x), (y, y))):
-            sums[at] = sums[at] + (u.T @ v).astype(np.float64)
+    p, q = (side.rows.width for side in sides)
+    sums = [np.zeros(shape) for shape in ((p, q), (p, p), (q, q))]
+
+    def products(i: int) -> list[np.ndarray]:
+        x, y = (side(i) for side in sides)
+        return [x.T @ y, x.T @ x, y.T @ y]
+
+    def add(parts: Sequence[np.ndarray]) -> None:
+        for total, part in zip(sums, parts, strict=True):
+            total += part
+
+    in_order(products, range(len(sides[0])), add)
     return [float(np.vdot(s, s)) for s in sums]
 
 
-def _by_samples(readers: Sequence[Callable[[int], np.ndarray]], count: int) -> list[float]:
+def _by_samples(sides: Sequence[Blocks]) -> list[float]:
     sums = np.zeros(3)
-    for i in range(count):
-        for j in range(i, count):
-            k, m = (reader(i) @ reader(j).T for reader in readers)
-            twice = 1.0 if i == j else 2.0
-            for at, (u, v) in enumerate(((k, m), (k, k), (m, m))):
-                # row by row: sums over rows are float64 even where a product is float32
-                sums[at] += twice * sum(float(np.dot(r, s)) for r, s in zip(u, v, strict=True))
-    return [float(s) for s in sums]
+
+    def visit(
+        rows: Sequence[np.ndarray], row: int, cols: Sequence[np.ndarray], col: int
+    ) -> Float[np.ndarray, " 3"]:
+        k, m = (u @ v.T for u, v in zip(rows, cols, strict=True))
+        twice = 1.0 if row == col else 2.0
+        # row by row: sums over rows are float64 even where a product is float32
+        return np.array([twice * _dots(u, v).sum() for u, v in ((k, m), (k, k), (m, m))])
+
+    def add(part: np.ndarray) -> None:
+        np.add(sums, part, out=sums)
+
+    over_pairs(sides, visit, add)
+    return sums.tolist()
+
+
+def _dots(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " row"]:
+    return np.einsum("ij,ij->i", a, b).astype(np.float64)
 
 
 def _hsic(sums: Mapping[str, float], n: int, *, unbiased: bool) -> float:
@@ -317,7 +365,7 @@ def _scaled(
 
 
 def _lengths(block: np.ndarray) -> Float[np.ndarray, " row"]:
-    return np.square(block).sum(axis=1).astype(np.float64)
+    return _dots(block, block)
 
 
 def _centred(mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -325,7 +373,7 @@ def _centred(mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _unit(block: np.ndarray) -> np.ndarray:
-    norms = np.sqrt(np.square(block).sum(axis=1))
+    norms = np.sqrt(np.einsum("ij,ij->i", block, block))
     if not norms.all():
         raise ValueError(
             f"cosine needs rows of non-zero length, but {int((norms == 0).sum())} rows of a block are all zeros; "

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,18 +73,6 @@ class Rows:
             if len(inside):
                 parts.append(self.read(start, stop)[inside - start])
         return np.concatenate(parts)
-
-    def prepared(
-        self, prepare: Callable[[np.ndarray], np.ndarray], size: int, *, keep_bytes: int
-    ) -> Callable[[int], np.ndarray]:
-        """Return a reader of `prepare(block i)`; as many blocks are remembered as `keep_bytes` holds, at least 2."""
-        edges = list(self.blocks(size))
-
-        @lru_cache(maxsize=max(2, keep_bytes // (size * self.width * 8)))
-        def block(i: int) -> np.ndarray:
-            return prepare(self.read(*edges[i]))
-
-        return block
 
 
 def paired(x: Any, y: Any, groups: Sequence[Any] | np.ndarray | None) -> tuple[Rows, Rows]:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import time
-import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 import foresight.metrics as m
-from foresight.metrics.blockwise import nearest
 
 BARE: dict[str, Any] = {"permutations": 0, "resamples": 0}
 
@@ -158,22 +157,68 @@ def q1(x: np.ndarray, y: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[
     return steps
 
 
-def large(n: int, widths: tuple[int, int], block: int) -> None:
-    """Print CPU seconds and the traced peak of the blockwise measures beyond their input."""
-    x, y, _ = planted(n, widths)
-    tasks = {
-        "cka_blockwise": lambda: m.cka_blockwise(x, y, block=block).value,
-        "knn_blockwise": lambda: m.knn_blockwise(x, y, ks=(10,), block=block)["recall@10"].value,
-        "nearest, one side": lambda: nearest(x, 10, block=block).shape,
-    }
-    for name, work in tasks.items():
-        tracemalloc.start()
-        cpu, wall, value = clock(work, 1)
-        peak = tracemalloc.get_traced_memory()[1] / 2**20
-        tracemalloc.stop()
-        print(
-            f"{name:24s} n={n} {widths}  cpu {cpu:8.1f} s  wall {wall:8.1f} s  peak {peak:7.0f} MiB  {value}"
-        )
+def large(n: int, widths: tuple[int, int], block: int, folder: Path, cap: int) -> None:
+    """Print CPU and wall seconds and the process's peak of the blockwise measures on Zarr arrays on disk.
+
+    The arrays are opened as Dask arrays; private memory beyond `cap` bytes ends the process. One child process
+    a measure, so that each has its own peak.
+    """
+    import subprocess
+    import sys
+
+    paths = [folder / f"{side}-{n}x{width}.zarr" for side, width in zip("xy", widths, strict=True)]
+    for side, (path, width) in enumerate(zip(paths, widths, strict=True)):
+        if not path.exists():
+            _write(path, n, width, side)
+    for name in LARGE:
+        words = [
+            sys.executable,
+            "-m",
+            __spec__.name,
+            "--child",
+            name,
+            "--block",
+            str(block),
+            "--cap",
+            str(cap),
+        ]
+        subprocess.run([*words, *map(str, paths)], check=True)
+
+
+def _write(path: Path, n: int, width: int, side: int) -> None:
+    import zarr
+
+    array = zarr.create_array(path, shape=(n, width), chunks=(1024, width), dtype="f4", compressors=None)
+    turn = np.random.default_rng(side).standard_normal((12, width))
+    for start in range(0, n, 1024):
+        rows = min(1024, n - start)
+        latent = np.random.default_rng([2, start]).standard_normal((rows, 12))  # what both sides share
+        noise = np.random.default_rng([3 + side, start]).standard_normal((rows, width))
+        array[start : start + rows] = (latent @ turn + 2 * noise).astype("f4")
+
+
+LARGE: dict[str, Callable[..., Any]] = {
+    "cka_blockwise": lambda x, y, block: m.cka_blockwise(x, y, block=block).value,
+    "knn_blockwise": lambda x, y, block: m.knn_blockwise(x, y, ks=(10,), block=block)["recall@10"].value,
+    "rsa_blockwise": lambda x, y, block: m.rsa_blockwise(x, y, block=block).value,
+}
+
+
+def child(name: str, paths: list[str], block: int, cap: int) -> None:
+    """Measure one of LARGE on two Zarr arrays and print one line."""
+    import resource
+
+    import dask.array as da
+
+    resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
+    x, y = (da.from_zarr(path) for path in paths)
+    cpu, wall, value = clock(lambda: LARGE[name](x, y, block), 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    shapes = f"{x.shape} {y.shape}"
+    print(
+        f"{name:16s} {shapes}  cpu {cpu:8.1f} s  wall {wall:8.1f} s  peak {peak:6.0f} MiB  {value:.6f}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -185,11 +230,20 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=1024)
     parser.add_argument("--slow", action="store_true", help="also scikit-learn's RidgeCV, about 20 s")
     parser.add_argument("--large", action="store_true", help="only the blockwise measures, with their memory")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/bench"), help="where --large keeps its arrays"
+    )
+    parser.add_argument("--cap", type=int, default=4 * 2**30, help="bytes of private memory --large may take")
+    parser.add_argument("--child", choices=LARGE, help=argparse.SUPPRESS)
+    parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     widths = (args.widths[0], args.widths[1])
+    if args.child:
+        child(args.child, args.paths, args.block, args.cap)
+        return
     with threadpool_limits(args.threads):
         if args.large:
-            large(args.samples, widths, args.block)
+            large(args.samples, widths, args.block, args.folder, args.cap)
             return
         x, y, labels = planted(args.samples, widths)
         print(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 
 from foresight.metrics import (
-    blockwise,
+    blocks,
     cka_blockwise,
     cka_minibatch,
     knn_blockwise,
@@ -18,6 +20,7 @@ from foresight.metrics import (
     rsa_blockwise,
     rsa_spearman,
 )
+from foresight.metrics.blocks import in_order
 from foresight.metrics.blockwise import nearest
 from foresight.metrics.rows import Rows
 from tests.foresight.metrics.planted import frames_of_videos, gaussians, shared
@@ -90,20 +93,53 @@ def test_groups_are_averaged_block_by_block() -> None:
 
 
 def test_only_blocks_are_read_and_memory_does_not_grow_with_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "KEEP_BYTES", 0)
+    monkeypatch.setattr(blocks, "KEEP_BYTES", 0)
     x, y = (s.astype("f4") for s in gaussians(2000, (24, 16)))
     a, b = Sliced(x), Sliced(y)
     options: dict[str, Any] = {"block": 128, "part": 50, "permutations": 0, "resamples": 0}
     tracemalloc.start()
-    cka_blockwise(a, b, **options)
-    knn_blockwise(a, b, ks=(5,), **options)
-    linear, _ = tracemalloc.get_traced_memory()[1], tracemalloc.reset_peak()
-    rsa_blockwise(a, b, **options)
+    with dask.config.set(num_workers=2):
+        cka_blockwise(a, b, **options)
+        knn_blockwise(a, b, ks=(5,), **options)
+        linear, _ = tracemalloc.get_traced_memory()[1], tracemalloc.reset_peak()
+        rsa_blockwise(a, b, **options)
     ranks = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert max(a.longest, b.longest) == 128
     assert linear < 8e6  # an n x n matrix of float64 is 32 MB
-    assert ranks < 60e6  # tables of 2**20 bins: counts, ends and ranks of two spaces, whatever n is
+    assert ranks < 100e6  # tables of 2**20 bins, a few for each of two threads, whatever n is
+
+
+def test_results_are_gathered_in_order_and_few_wait_whatever_the_number_of_threads() -> None:
+    made, waiting, gathered = [0], [0], []
+
+    def work(i: int) -> int:
+        made[0] += 1
+        waiting[0] = max(waiting[0], made[0] - len(gathered))
+        time.sleep(0.001 * (i % 3))
+        return i
+
+    with dask.config.set(num_workers=3):
+        in_order(work, range(150), gathered.append)
+    assert gathered == list(range(150))
+    assert 1 < waiting[0] <= 9  # of 150
+
+
+@pytest.mark.parametrize("measure", [cka_blockwise, rsa_blockwise])
+def test_the_number_of_threads_does_not_change_a_bit(measure: Any) -> None:
+    x, y = (s.astype("f4") for s in shared(300, (40, 30), noise=2.0))
+    values = []
+    for workers in (1, 4):
+        with dask.config.set(num_workers=workers):
+            values.append(measure(x, y, block=32, **FAST).value)
+    assert values[0] == values[1]
+
+
+def test_equal_distances_are_neighbours_in_the_order_of_the_rows() -> None:
+    corners = np.tile(np.eye(4), (30, 1)) + 1.0  # 30 copies each of 4 points that are equally far apart
+    want = [[j for j in range(120) if j % 4 == i % 4 and j != i][:6] for i in range(120)]
+    for block in (16, 999):
+        assert nearest(corners, 6, metric="euclidean", block=block).tolist() == want
 
 
 def test_dask_arrays_and_memory_maps_are_read_as_they_are(tmp_path: Any) -> None:
