@@ -24,6 +24,7 @@ import av
 import decord
 import numpy as np
 import psutil
+from PIL import Image
 from skimage import data as photographs
 
 from foresight import data
@@ -184,18 +185,23 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def memory(folder: Path) -> dict[str, Any]:
-    """Resident memory over 5,000 opens in one process, MB after each 1,000."""
+    """Resident memory over 5,000 opens, MB after each 1,000, of this process and of those that decode for it."""
     encode_pan(folder / "clip.webm", seed=0, frames=12)
-    path = str(folder / "clip.webm")
-    process = psutil.Process()
+    Image.fromarray(photographs.astronaut()[:240, :426]).save(folder / "still.jpg")
+    clip, still = str(folder / "clip.webm"), str(folder / "still.jpg")
+    two = data.Sampling(frames=2)
     grown: dict[str, list[float]] = {}
-    for name, read in (("clips", lambda: clips.read_clip(path, data.Sampling(frames=2))),):
+    for name, read in {
+        "clips, in this process": lambda: clips.read_clip(clip, two),
+        "clips, in other processes": lambda: isolated.read(clip, two),
+        "stills, in other processes": lambda: isolated.read_still(still),
+    }.items():
         grown[name] = []
         for i in range(5001):
             read()
             if i % 1000 == 0:
-                grown[name].append(round(process.memory_info().rss / 1e6, 1))
-    isolated.read(path, data.Sampling())
+                alive = [psutil.Process(), *psutil.Process().children(recursive=True)]
+                grown[name].append(round(sum(p.memory_info().rss for p in alive) / 1e6, 1))
     return {"resident_mb": grown}
 
 

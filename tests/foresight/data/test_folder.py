@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,21 @@ def test_labels_keys_and_media_follow_the_tree(mixed):
     np.testing.assert_array_equal(
         src.frames(src.manifest.samples[0], data.Sampling()).pixels[0], picture(seed=0)
     )
+
+
+def test_a_folder_in_the_layout_of_imagenet_needs_nothing_more(tmp_path):
+    root = tmp_path / "train"
+    for synset in ("n01440764", "n02105855"):
+        for i in range(3):
+            save_picture(root / synset / f"{synset}_{i}.JPEG", seed=int(synset[1:]) + i)
+    # what the real one holds too: a PNG under a JPEG's name, CMYK, grey
+    Image.fromarray(picture(seed=30)).save(root / "n01440764" / "n01440764_30.JPEG", "PNG")
+    Image.fromarray(picture(seed=31)).convert("CMYK").save(root / "n01440764" / "n01440764_31.JPEG", "JPEG")
+    Image.fromarray(picture(seed=32)[..., 0]).save(root / "n02105855" / "n02105855_32.JPEG", "JPEG")
+    src = data.open(f"folder:{root}")
+    assert src.manifest.skipped == ()
+    assert Counter(src.manifest.labels) == {"n01440764": 5, "n02105855": 4}
+    assert {src.frames(s, data.Sampling()).pixels.shape for s in src.manifest} == {(1, 48, 64, 3)}
 
 
 def test_the_manifest_does_not_show_where_or_when(mixed, tmp_path, monkeypatch):

@@ -132,10 +132,14 @@ def test_classes_and_quotas_choose_a_stable_subset(made):
         _ = data.open(f"ssv2:{made}", classes=("Flying",)).manifest
 
 
-def test_the_subset_does_not_depend_on_the_order_of_the_label_file(ssv2):
-    before = data.open(f"ssv2:{ssv2}", samples=5).manifest.canonical()
+@pytest.mark.parametrize("subset", [{"samples": 5}, {"per_class": 2}, {"per_class": 2, "samples": 4}])
+def test_a_subset_does_not_depend_on_the_order_of_labels_or_listing(ssv2, monkeypatch, subset):
+    before = data.open(f"ssv2:{ssv2}", seed=5, **subset).manifest.canonical()
     edit(ssv2 / "labels" / "validation.json", list.reverse)
-    assert data.open(f"ssv2:{ssv2}", samples=5).manifest.canonical() == before
+    edit(ssv2 / "labels" / "labels.json", lambda classes: classes.update(reversed(list(classes.items()))))
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: real(path)[::-1])
+    assert data.open(f"ssv2:{ssv2}", seed=5, **subset).manifest.canonical() == before
 
 
 def test_a_broken_clip_gives_its_place_to_the_next_of_its_class(ssv2):
