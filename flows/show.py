@@ -87,7 +87,7 @@ class Console:
 def plan_table(plan: Plan) -> None:
     """Print a plan: state, rows and reason of every stage, and how each stands to an earlier run."""
     console = console_of(stderr=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("stage", "state", "rows", "size", "why", *(["against that run"] if plan.against else [])):
         table.add_column(name, justify="right" if name in ("rows", "size") else "left", overflow="fold")
     differences = {d.name: d for d in plan.differences}
@@ -140,7 +140,7 @@ def outcome(done: Outcome) -> None:
     """Print how a run went and where to look."""
     console = console_of(stderr=True)
     document = done.to_json()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("stage", "state", "seconds", "why"):
         table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
     for ran in done.ran:
@@ -187,7 +187,8 @@ def models_table(found: dict[str, Any]) -> None:
     )
     for line in (
         f"[bold]{found['card']}[/] ({found['role']}), {memory}",
-        f"{found['licence']}; {found['from']}",
+        f"weights: {found['from']}",
+        f"licence: {found['licence']}",
         f"points of {clip}; * read by default, p depends on the prompt:",
     ):
         console.print(line, highlight=False, soft_wrap=True)
@@ -245,7 +246,7 @@ def store_tables(found: dict[str, Any]) -> None:
 def _rows(console: RichConsole, rows: list[dict[str, Any]], *, width: int | None = None) -> None:
     if not rows:
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, value in rows[0].items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
@@ -260,7 +261,7 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) if name != "grid" else " x ".join(map(str, value))
+        return ", ".join(map(str, value)) if name != "grid" else "×".join(map(str, value))
     text = str(value)
     return text[:12] if len(text) == 64 and text.isalnum() else text
 
