@@ -16,6 +16,7 @@ from typing import Any
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.card import parse_ref as _parse_ref
+from foresight.models.device import KERNELS
 
 __all__ = [
     "Card",
@@ -25,6 +26,7 @@ __all__ = [
     "declare",
     "family",
     "get",
+    "kernels",
     "parse_ref",
     "points",
     "preprocessing",
@@ -91,6 +93,15 @@ def preprocessing(card: Card, point: Point) -> dict[str, Any]:
     if hasattr(module, "preprocessing"):
         return dict(module.preprocessing(card, point))
     return dict(module.PREPROCESSING)
+
+
+def kernels(card: Card) -> tuple[str, ...]:
+    """Return the attention kernels the classes of `card` have, the fastest first; none for a model without attention.
+
+    A family says so with `KERNELS`; without it a decoder has none and any other model has them all.
+    """
+    default = () if card.role == "decoder" else KERNELS
+    return tuple(getattr(family(card), "KERNELS", default))
 
 
 def token_count(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,23 +76,23 @@ class ModelRef:
     """Commit, folder, or number, by kind."""
     base: ModelRef | None = None
     """Whose architecture random weights are drawn for; None for a tiny card, whose card says it all."""
+    adapter: str = ""
+    """Folder of a low-rank adapter that is merged into the weights; empty: none."""
 
     def __str__(self) -> str:
         suffix = {"hub": self.value, "path": f"path:{self.value}"}.get(self.kind, self.kind + self.value)
-        return f"{self.card.name}@{suffix}"
+        return f"{self.card.name}@{suffix}" + (f"+adapter:{self.adapter}" if self.adapter else "")
 
     @property
     def short(self) -> str:
-        """The name a run shows: without the default revision or seed."""
-        if self.kind == "seed" and self.value == "0":
-            return self.card.name
-        if self.kind == "hub":
-            return (
-                self.card.name if self.value == self.card.revision else f"{self.card.name}@{self.value[:7]}"
-            )
+        """The name a run shows: without the default revision or seed, folders by their last part."""
+        name, tail = self.card.name, f"+{Path(self.adapter).name}" if self.adapter else ""
         if self.kind == "path":
-            return f"{self.card.name}@{Path(self.value).name}"
-        return str(self)
+            return f"{name}@{Path(self.value).name}{tail}"
+        default = self.value == ("0" if self.kind == "seed" else self.card.revision)
+        if self.kind == "hub":
+            return name + ("" if default else f"@{self.value[:7]}") + tail
+        return name + ("" if self.kind == "seed" and default else f"@{self.kind}{self.value}") + tail
 
     def random_twin(self, seed: int = 0) -> ModelRef:
         """Return the same architecture with random weights: the control beside every alignment number.
@@ -103,15 +103,18 @@ class ModelRef:
             return ModelRef(
                 card=self.card, kind="random", value=str(int(self.value) + 1 + seed), base=self.base
             )
-        base = None if self.card.tiny and self.kind == "seed" else self.base or self
+        base = None if self.card.tiny and self.kind == "seed" else self.base or replace(self, adapter="")
         return ModelRef(card=self.card, kind="random", value=str(seed), base=base)
 
 
 def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
-    """Return what `CARD` or `CARD@REVISION` names.
+    """Return what `CARD` or `CARD@REVISION`, with `+adapter:DIR` behind it or not, names.
 
-    Raises `KeyError` for an unknown card and `ValueError` for a revision its card cannot have.
+    Raises `KeyError` for an unknown card and `ValueError` for a revision or an adapter its card cannot have.
     """
+    text, plus, adapter = text.partition("+adapter:")
+    if plus:
+        return _adapted(parse_ref(text, cards), adapter)
     name, _, revision = text.partition("@")
     if name not in cards:
         raise KeyError(f"no model card is called {name!r}; there are {', '.join(sorted(cards))}")
@@ -147,6 +150,19 @@ def parse_ref(text: str, cards: Mapping[str, Card]) -> ModelRef:
             f"{revision or 'none'!r}; look the commit up on the model's page and pin it"
         )
     return ModelRef(card=card, kind="hub", value=revision)
+
+
+def _adapted(ref: ModelRef, adapter: str) -> ModelRef:
+    if ref.card.role != "vlm" or ref.kind == "random":
+        what = "random weights" if ref.kind == "random" else f"a {ref.card.role}"
+        raise ValueError(
+            f"an adapter is merged into a trained vision-language model, but {ref.short} is {what}"
+        )
+    if not adapter:
+        raise ValueError(
+            f"an adapter is named by its folder, as in {ref.card.name}+adapter:DIR, but got none"
+        )
+    return replace(ref, adapter=adapter)
 
 
 def resolve_points(available: Sequence[Point], asked: Sequence[str], *, model: str) -> tuple[Point, ...]:

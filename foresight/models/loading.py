@@ -7,6 +7,7 @@ checkpoint that is only there as a pickle. Pickles are never opened and a reposi
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def load_model(
 
     Weights come from the safetensors in `folder`. For random weights they are drawn from the seed of `ref`, after
     the configuration in `folder`, or `tiny_config()` without one. `device="auto"` spreads the layers over
-    what there is (needs accelerate). `attention=None` is for models that have none.
+    the GPUs there are, and over memory what does not fit (accelerate). `attention=None` is for models that have none.
 
     `check(config)` may refuse the checkpoint before any weight is read. `shorten(config)` takes the layers off the
     end that nobody asked for, so that they take neither time nor memory; the others keep their values. Random
@@ -53,7 +54,7 @@ def load_model(
         with torch.random.fork_rng():
             torch.manual_seed(int(ref.value))
             model = model_class._from_config(config, dtype=getattr(torch, dtype), **kernels)
-        return _verified(model.eval().to("cpu" if device == "auto" else device), ref, attention)
+        return _verified(_placed(model.eval(), device), ref, attention)
     if folder is None:
         raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
     check_folder(ref, folder, model_type=model_class.config_class.model_type)
@@ -85,6 +86,57 @@ def load_model(
             "its config.json and its weights are of two models: copy both again"
         )
     return _verified(model.eval() if device == "auto" else model.eval().to(device), ref, attention)
+
+
+def merge_adapter(ref: ModelRef, model: Any) -> Any:
+    """Return the transformers `model` with the low-rank adapter of `ref` merged into its weights.
+
+    Every layer of the adapter has to find its place. Raises `WrongCheckpoint`.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise WrongCheckpoint(
+            f"{ref} has an adapter, which peft merges, but peft is not installed; "
+            "install the adapters extra of this project, or merge it and give the merged folder as path:DIR"
+        ) from error
+    folder = check_adapter(ref)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 reads names transformers 5.23 will drop
+        # layers of the adapter that the model lacks, or the other way round, are told by a warning only
+        warnings.filterwarnings("error", message=".*(missing|unexpected).*adapter.*")
+        try:
+            tuned = PeftModel.from_pretrained(model, folder, torch_device="cpu")
+            return tuned.merge_and_unload(safe_merge=True).eval()
+        except (ValueError, RuntimeError, KeyError, UserWarning) as error:
+            raise WrongCheckpoint(
+                f"the adapter in {folder.name} does not fit {ref.card.name} ({str(error).splitlines()[0][:160]}); "
+                "give the adapter that was trained on this model"
+            ) from error
+
+
+def check_adapter(ref: ModelRef) -> Path:
+    """Return the adapter folder of `ref`; raises `WrongCheckpoint` unless it holds a whole LoRA in safetensors."""
+    folder = Path(ref.adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file():
+        raise WrongCheckpoint(
+            f"an adapter is a folder with adapter_config.json and adapter_model.safetensors, but {folder} "
+            f"{'has no adapter_config.json' if folder.is_dir() else 'is no folder'}; give the folder peft saved it in"
+        )
+    kind = _json(ref, folder / "adapter_config.json").get("peft_type")
+    if kind != "LORA":
+        raise WrongCheckpoint(
+            f"adapters are merged when they are LORA, but {folder.name} is {kind}; merge it where it was trained"
+        )
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise WrongCheckpoint(
+            f"an adapter is read from adapter_model.safetensors, but {folder.name} has none (pickles are never "
+            "opened); save it again with save_pretrained(safe_serialization=True)"
+        )
+    if torn := _torn(weights):
+        raise WrongCheckpoint(f"{weights.name} in {folder.name} {torn}; fetch that file again")
+    return folder
 
 
 def check_folder(ref: ModelRef, folder: Path, *, model_type: str | None = None) -> None:
@@ -129,6 +181,23 @@ def check_config(ref: ModelRef, declared: Mapping[str, Any], config: Any, part: 
                 f"{ref.card.name} declares {part + ' ' if part else ''}{key} = {value}, but the checkpoint has "
                 f"{found}; it is another model: use its own card"
             )
+
+
+def _placed(model: Any, device: str) -> Any:
+    """Return `model` on `device`; for 'auto' spread as `from_pretrained` would have spread it."""
+    import torch
+
+    if device != "auto":
+        return model.to(device)
+    if not torch.cuda.is_available():
+        return model
+    from accelerate import dispatch_model, infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    whole = list(model._no_split_modules or [])
+    memory = get_balanced_memory(model, no_split_module_classes=whole)
+    places = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
+    return dispatch_model(model, device_map=places)
 
 
 def _verified(model: Any, ref: ModelRef, attention: str | None) -> Any:

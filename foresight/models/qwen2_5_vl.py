@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
-from foresight.models.device import without_bars
+from foresight.models.device import input_device, to_cpu, to_device, without_bars
 from foresight.models.loading import check_config, load_model
 from foresight.models.qwen2_5_vl_tiny import build_config, build_image_processor, build_tokenizer
 from foresight.nouns import Frames, Tokens
@@ -38,6 +38,8 @@ PREPROCESSING = {
     "version": 1,
 }
 """Identity of what happens between frames and tokens, beyond what the checkpoint's own files say."""
+
+KERNELS = ("flash_attention_2", "sdpa", "eager")
 
 CARDS = (
     Card(
@@ -162,8 +164,19 @@ def resized(size: tuple[int, int], *, unit: int, least: int, most: int = 28 * 28
     return height, width
 
 
-def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> QwenVision:
-    """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed."""
+def load(
+    ref: ModelRef,
+    folder: Path | None,
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    points: Sequence[str] | None = None,
+) -> QwenVision:
+    """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed.
+
+    With `points` only the layers that those need are loaded.
+    """
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
     model = load_model(
@@ -175,10 +188,24 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         dtype=dtype,
         attention=attention,
         check=lambda config: _check(ref, config),
+        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
     )
     tokenizer = AutoTokenizer.from_pretrained(folder) if folder else build_tokenizer()
     image, video = _processors(ref.card, folder)
     return QwenVision(ref.card, model, tokenizer, image, video)
+
+
+def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
+    """Take off the end of `config` the vision blocks and language layers that no point in `asked` needs."""
+    deepest = resolve_points(points(card), asked, model=card.name)[-1].name
+    part, _, number = deepest.partition(".")
+    if part in ("patch", "vit"):
+        config.vision_config.depth = int(number or 0)
+    if deepest == "llm.final":
+        return
+    text = config.text_config
+    text.num_hidden_layers = int(number) if part == "llm" else 0
+    text.layer_types = text.layer_types[: text.num_hidden_layers]
 
 
 def _check(ref: ModelRef, config: Any) -> None:
@@ -220,7 +247,7 @@ class QwenVision:
         with torch.no_grad():
             seen = record(self.model, {p.name: p.path for p in wanted}, forward)
         self.forwards += 1
-        visual = inputs["mm_token_type_ids"].bool()
+        visual = inputs["mm_token_type_ids"].bool().cpu()  # where a spread model's layers give their outputs
         places = self._places(inputs[_GRID[video]])
         return [
             {
@@ -262,10 +289,10 @@ class QwenVision:
             # the model's clock: seconds between two temporal patches; left out it would silently mean 1.0
             step = self.model.config.vision_config.temporal_patch_size
             extra["second_per_grid_ts"] = torch.tensor([_frame_step_s(f) * step for f in batch])
-        device = self.model.device
+        device = input_device(self.model)
         pixels = inputs[_PIXELS[video]].to(self.model.dtype)
         named = {_PIXELS[video]: pixels, _GRID[video]: grids, "input_ids": ids, "attention_mask": mask}
-        return {k: v.to(device) for k, v in (named | {"mm_token_type_ids": kinds} | extra).items()}
+        return {k: to_device(v, device) for k, v in (named | {"mm_token_type_ids": kinds} | extra).items()}
 
     def rows(self, inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]:
         """Return the entries `rows` of prepared inputs: pixels lie end to end, everything else by entry."""
@@ -278,7 +305,11 @@ class QwenVision:
         return {k: v[patches] if k == _PIXELS[video] else v[rows] for k, v in inputs.items()}
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
+        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor.
+
+        Raises `WrongCheckpoint` for a model of which only some layers were loaded.
+        """
+        _check(ModelRef(card=self.card, kind="path", value=str(folder)), self.model.config)
         with without_bars():
             self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
@@ -350,7 +381,7 @@ def _tokens(values: Any, places: np.ndarray, grids: np.ndarray, image: int, fram
     padded = np.concatenate([times, times[-1:].repeat(max(2 * t - len(times), 0))])
     clock = padded[: 2 * t].reshape(t, 2).mean(axis=1) if len(times) > 1 else times[:1]
     return Tokens(
-        values=values[_index(order, values)].cpu(),
+        values=to_cpu(values[_index(order, values)]),
         time_s=clock[where[:, 0]].astype(np.float32),
         row=((where[:, 1] + 0.5) * height / h).astype(np.float32),
         col=((where[:, 2] + 0.5) * width / w).astype(np.float32),

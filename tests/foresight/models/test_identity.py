@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from foresight import models
 from foresight.models.checkpoint import MissingCheckpoint, find_checkpoint
-from foresight.models.device import resolve_attention, resolve_device
 from foresight.models.fingerprint import fingerprint, random_fingerprint, snapshot_sha256
 
 
@@ -188,14 +187,6 @@ def test_a_twin_with_random_weights_knows_whose_architecture_it_has() -> None:
     assert tiny.random_twin().base is None
     assert real.random_twin().base == real
     assert models.parse_ref("qwen2.5-vl-3b@random0").base == real
-
-
-def test_kernels_and_devices_are_chosen_by_rule() -> None:
-    assert resolve_attention("cpu", "bfloat16") == "sdpa"
-    assert resolve_attention("cuda", "float32") == "sdpa"
-    assert resolve_device("cpu") == "cpu"
-    with pytest.raises(ValueError, match="auto, cpu or cuda"):
-        resolve_device("tpu")
 
 
 def test_two_cards_may_not_share_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foresight import models
-from foresight.models.loading import WrongCheckpoint
+from foresight.models.loading import WrongCheckpoint, merge_adapter
 from tests.conftest import frames_of
 
 CARD = models.get("qwen2.5-vl-tiny")
@@ -173,3 +175,106 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(checkpoint: Path, tmp_path
     assert torch.equal(
         tokens[0]["merged"].values, load_random().extract([frames_of(64, 64)], ["merged"])[0]["merged"].values
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "blocks", "layers"),
+    [
+        (["patch"], 0, 0),
+        (["vit.2", "patch"], 2, 0),
+        (["merged"], 4, 0),
+        (["llm.3", "vit.1"], 4, 3),
+        (["llm.final"], 4, 4),
+    ],
+)
+def test_only_the_layers_that_are_asked_for_are_loaded_and_give_the_same_bits(
+    checkpoint: Path, asked: list[str], blocks: int, layers: int
+) -> None:
+    whole, some = load(checkpoint), load(checkpoint, points=asked)
+    assert len(some.model.model.visual.blocks) == blocks
+    assert len(some.model.model.language_model.layers) == layers
+    for batch in ([frames_of(64, 64), frames_of(96, 48, seed=1)], [frames_of(64, 64, time=4)]):
+        for mine, theirs in zip(whole.extract(batch, asked), some.extract(batch, asked), strict=True):
+            for point in asked:
+                assert torch.equal(mine[point].values, theirs[point].values)
+                assert mine[point].grid == theirs[point].grid
+
+
+def test_random_weights_do_not_depend_on_what_is_asked_for() -> None:
+    ref = models.parse_ref("qwen2.5-vl-tiny@random3")
+    some = FAMILY.load(ref, None, device="cpu", dtype="float32", attention="sdpa", points=["vit.2"])
+    mine, whole = some.model.state_dict(), load_random().model.state_dict()
+    assert all(torch.equal(mine[k], whole[k]) for k in whole)
+
+
+def test_a_model_of_some_layers_is_not_saved_as_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        WrongCheckpoint, match="declares text num_hidden_layers = 4, but the checkpoint has 2"
+    ):
+        load(checkpoint, points=["llm.2"]).save(tmp_path / "some")
+    assert not (tmp_path / "some").exists()
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A LoRA on the language model's queries and on the vision tower, its matrices drawn at random."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "qkv"], init_lora_weights=False)
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(1)
+        get_peft_model(load_random().model, settings).save_pretrained(tmp_path / "lora")
+    return tmp_path / "lora"
+
+
+def merged(adapter: Path) -> Any:
+    ref = models.parse_ref(f"qwen2.5-vl-tiny@path:none+adapter:{adapter}")
+    return merge_adapter(ref, load_random().model)
+
+
+def test_an_adapter_is_merged_into_the_weights_it_was_trained_on(adapter: Path) -> None:
+    before, after = load_random().model.state_dict(), merged(adapter).state_dict()
+    assert before.keys() == after.keys()
+    lora = load_file(adapter / "adapter_model.safetensors")
+    changed = {k.removesuffix(".weight") for k in before if not torch.equal(after[k], before[k])}
+    assert len(changed) == 4 + 4
+    for name in changed:
+        a, b = (next(v for k, v in lora.items() if f"{name}.lora_{x}." in k) for x in "AB")
+        torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] + 6 / 2 * (b @ a))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda f: shutil.rmtree(f), "is no folder"),
+        (lambda f: (f / "adapter_config.json").unlink(), "has no adapter_config.json"),
+        (lambda f: change_json(f / "adapter_config.json", lambda c: c.update(peft_type="IA3")), "but lora is IA3"),
+        (lambda f: (f / "adapter_model.safetensors").rename(f / "adapter_model.bin"), "pickles are never opened"),
+        (lambda f: (f / "adapter_model.safetensors").write_bytes(b"torn"), "fetch that file again"),
+        (
+            lambda f: change_json(f / "adapter_config.json", lambda c: c.update(target_modules=["nothing_here"])),
+            "does not fit qwen2.5-vl-tiny",
+        ),
+        (
+            lambda f: save_file(
+                {k.replace("layers.1", "layers.9"): v for k, v in load_file(f / "adapter_model.safetensors").items()},
+                f / "adapter_model.safetensors",
+            ),
+            "does not fit qwen2.5-vl-tiny",
+        ),
+        (lambda f: change_json(f / "adapter_config.json", lambda c: c.update(r=3)), "does not fit qwen2.5-vl-tiny"),
+    ],
+)  # fmt: skip
+def test_an_adapter_that_is_not_whole_or_of_another_model_is_refused(
+    adapter: Path, harm: Callable[[Path], Any], said: str
+) -> None:
+    harm(adapter)
+    with pytest.raises(WrongCheckpoint, match=said):
+        merged(adapter)
+
+
+def test_an_adapter_without_peft_is_refused(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(WrongCheckpoint, match="peft is not installed; install the adapters extra"):
+        merged(adapter)
