@@ -8,7 +8,7 @@ import store
 from flows.settings import ExtractSettings, Settings
 from foresight import data, models
 from foresight.models import ModelRef
-from foresight.models.device import check_dtype, resolve_attention, resolve_device
+from foresight.models.device import KERNELS, check_dtype, resolve_attention, resolve_device
 from tasks.extract import Extract, Framing, check_request
 from tasks.house import House, WrongRequest
 from tasks.model import Model
@@ -28,6 +28,8 @@ def open_house(settings: Settings, latents: store.Store) -> House:
         source=source,
         runs=RUNS,
         device=resolve_device(settings.device),
+        spread=settings.spread,
+        deterministic=settings.deterministic,
         workers=settings.workers,
         batch=settings.batch,
         part=_part(settings.part) if isinstance(settings, ExtractSettings) else None,
@@ -80,7 +82,9 @@ def _extraction(ref: ModelRef, settings: Settings, house: House, points: list[st
         points=models.resolve_points(models.points(card), asked, model=card.name),
         framing=Framing(sampling=data.Sampling(frames=settings.frames), size=card.size),
         dtype=dtype,
-        attention=resolve_attention(house.device, dtype),
+        attention=resolve_attention(
+            house.device, dtype, kernels=models.kernels(card) or KERNELS, asked=settings.attention
+        ),
     )
     check_request(found, house)
     return found

@@ -98,12 +98,13 @@ def _probe(stage: Extract, house: House, about: Look) -> tuple[Probe | None, str
             ModelRef(card=ref.card, kind="random", value="0"),
             "timed with random weights: not trained yet",
         )
+    points = [p.name for p in stage.points]
     timed = probe(
         house,
         ref,
         stage.framing,
-        [p.name for p in stage.points],
-        lambda: load(ref, about, house, dtype=stage.dtype, attention=stage.attention),
+        points,
+        lambda: load(ref, about, house, dtype=stage.dtype, attention=stage.attention, points=points),
         samples=SAMPLES,
     )
     return timed, why

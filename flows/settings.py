@@ -36,6 +36,16 @@ class Settings(BaseModel):
         "card", description="Compute type; 'card' takes each model's own."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run.")
+    attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = Field(
+        "auto",
+        description="Attention kernel, part of what a latent is; 'auto' takes the fastest that runs here.",
+    )
+    spread: bool = Field(
+        False, description="Spread each model's layers over all GPUs, and memory where they do not fit."
+    )
+    deterministic: bool = Field(
+        False, description="Deterministic kernels only: the same batches give the same bits, more slowly."
+    )
     store: str = Field("runs/store", description="Folder (or URL) of the latent store.")
     out: str = Field("", description="Folder for the report; empty: runs/ and the experiment's name.")
     batch: int | None = Field(None, ge=1, le=4096, description="Samples per forward pass; empty: by model.")

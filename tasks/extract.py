@@ -12,6 +12,7 @@ import numpy as np
 import store
 from foresight import models
 from foresight.models import ModelRef, Point
+from foresight.models.device import deterministic
 from foresight.nouns import Sample, Tokens
 from tasks.house import House, Progress, WrongRequest
 from tasks.model import load, provenance
@@ -69,7 +70,7 @@ class Extract:
                 "point": point.name,
                 "preprocessing": models.preprocessing(card, point),
             }
-            if card.role != "decoder":
+            if models.kernels(card):
                 own["attention"] = self.attention
             if point.prompted:
                 own["prompt_prefix"] = card.prompt_prefix
@@ -118,11 +119,18 @@ class Extract:
             for s in house.manifest
             if (points := tuple(p for p in recipes if s.digest in missing[p]))
         }
-        model = load(self.ref, about, house, dtype=self.dtype, attention=self.attention)
-        told = provenance() | {"device": house.device, "model": str(self.ref)}
+        told = provenance() | {
+            "device": house.device,
+            "model": str(self.ref),
+            "deterministic": house.deterministic,
+        }
         unreadable: dict[Sample, str] = {}
         done = 0
         with ExitStack() as stack:
+            if house.deterministic:
+                stack.enter_context(deterministic(house.device))
+            asked = [p for p in recipes if missing[p]]
+            model = load(self.ref, about, house, dtype=self.dtype, attention=self.attention, points=asked)
             writers = {
                 p.name: stack.enter_context(
                     house.store.writer(

@@ -38,6 +38,10 @@ class House:
     source: data.DataSource
     runs: Path
     device: str = "cpu"
+    spread: bool = False
+    """Whether a model's layers are spread over all GPUs, and over memory where they do not fit."""
+    deterministic: bool = False
+    """Whether the same batches give the same bits; recorded with every row."""
     workers: int = 2
     """Threads that decode ahead of the model."""
     batch: int | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,14 @@ from foresight import models
 from foresight.data.digests import DigestCache, Seen, stamp
 from foresight.models import ModelRef
 from foresight.models.checkpoint import MissingCheckpoint, find_checkpoint
-from foresight.models.fingerprint import file_sha256, fingerprint, random_fingerprint, snapshot_sha256
-from foresight.models.loading import check_folder
+from foresight.models.fingerprint import (
+    adapter_fingerprint,
+    file_sha256,
+    fingerprint,
+    random_fingerprint,
+    snapshot_sha256,
+)
+from foresight.models.loading import WrongCheckpoint, check_adapter, check_folder, merge_adapter
 from tasks.house import House, Progress
 from tasks.stages import Look, look_up
 
@@ -35,7 +41,8 @@ class Model:
 
     def look(self, house: House, given: Mapping[str, Look]) -> Look:
         if self.ref.kind == "seed":
-            return look_up(house, self.name, zoo_recipe(self.ref))
+            found = look_up(house, self.name, zoo_recipe(self.ref))
+            return replace(found, values=_with_adapter(self.ref, found.values)) if self.ref.adapter else found
         try:
             known = self._fingerprint(house)
         except MissingCheckpoint as error:
@@ -73,9 +80,12 @@ class Model:
             return random_fingerprint(config, int(ref.value))
         folder = find_checkpoint(ref, download=False)
         check_folder(ref, folder)
-        if ref.kind == "hub":
-            return fingerprint(folder, sha256=snapshot_sha256)
-        return _cached_fingerprint(folder, house.cache)
+        known = (
+            fingerprint(folder, sha256=snapshot_sha256)
+            if ref.kind == "hub"
+            else _cached_fingerprint(folder, house.cache)
+        )
+        return known | _adapter(ref)
 
 
 def zoo_recipe(ref: ModelRef) -> store.Recipe:
@@ -104,11 +114,45 @@ def checkpoint_folder(ref: ModelRef, look: Look, house: House) -> Path | None:
     return folder
 
 
-def load(ref: ModelRef, look: Look, house: House, *, dtype: str, attention: str) -> Any:
-    """Load the model into memory."""
-    return models.family(ref.card).load(
-        ref, checkpoint_folder(ref, look, house), device=house.device, dtype=dtype, attention=attention
+def load(
+    ref: ModelRef,
+    look: Look,
+    house: House,
+    *,
+    dtype: str,
+    attention: str,
+    points: Sequence[str] | None = None,
+) -> Any:
+    """Load the model into memory; of a family that can, just the layers that `points` need.
+
+    An adapter is merged into the whole model, on the first device. `WrongCheckpoint` where its family cannot take one.
+    """
+    family = models.family(ref.card)
+    some = {"points": points} if points and hasattr(family, "shorten") and not ref.adapter else {}
+    loaded = family.load(
+        ref,
+        checkpoint_folder(ref, look, house),
+        device="auto" if house.spread else house.device,
+        dtype=dtype,
+        attention=attention,
+        **some,
     )
+    if ref.adapter:
+        if not hasattr(loaded, "model"):
+            raise WrongCheckpoint(
+                f"an adapter is merged into a transformers model, and {ref.card.name} is none"
+            )
+        loaded.model = merge_adapter(ref, loaded.model)
+    return loaded
+
+
+def _adapter(ref: ModelRef) -> dict[str, str]:
+    return {"adapter": adapter_fingerprint(check_adapter(ref))} if ref.adapter else {}
+
+
+def _with_adapter(ref: ModelRef, values: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"fingerprint": values["fingerprint"] | _adapter(ref)} if values else {}
+    return dict(values) | known
 
 
 def _train(ref: ModelRef, house: House, progress: Progress) -> None:
