@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foresight.models.card import Point
+from foresight.models.card import Card, ModelRef, Point
+from foresight.models.device import without_bars
+from foresight.models.loading import WrongCheckpoint, check_config, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -86,3 +89,54 @@ def prompts(
     ids = [[*start, *[placeholder] * n, *[pad] * (longest - n)] for n in counts]
     mask = [[1] * (len(start) + n) + [0] * (longest - n) for n in counts]
     return torch.tensor(ids), torch.tensor(mask)
+
+
+def load_checked(
+    model_class: Any,
+    ref: ModelRef,
+    folder: Path | None,
+    *,
+    tiny_config: Callable[[], Any],
+    device: str,
+    dtype: str,
+    attention: str,
+) -> Any:
+    """Load a model whose tower, projector and language model are the card's, from a folder that has its processor.
+
+    Raises `WrongCheckpoint` for any other.
+    """
+    model = load_model(
+        model_class,
+        ref,
+        folder,
+        tiny_config=tiny_config,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+    )
+    check_config(ref, ref.card.config["model"], model.config)
+    check_config(ref, ref.card.config["vision"], model.config.vision_config, "vision")
+    check_config(ref, ref.card.config["text"], model.config.text_config, "text")
+    if folder is not None and not (folder / "preprocessor_config.json").is_file():
+        raise WrongCheckpoint(
+            f"{ref.card.name} needs the image processor it was trained with, but {folder.name} has no "
+            "preprocessor_config.json; copy the whole checkpoint again"
+        )
+    return model
+
+
+class LoadedLlava:
+    """A loaded model with what turns pixels and words into its inputs."""
+
+    def __init__(self, card: Card, model: Any, tokenizer: Any, image_processor: Any):
+        self.card, self.model, self.tokenizer = card, model, tokenizer
+        self.image_processor = image_processor
+        self.forwards = 0
+        """Forward passes so far."""
+
+    def save(self, folder: Path) -> None:
+        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
+        with without_bars():
+            self.model.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)

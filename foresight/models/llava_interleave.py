@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
-from foresight.models.device import without_bars
-from foresight.models.llava import language_points, prompts, tower_points
-from foresight.models.loading import WrongCheckpoint, check_config, load_model
+from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
+from foresight.models.loading import WrongCheckpoint
 from foresight.models.tiny import byte_tokenizer
 from foresight.nouns import Frames, Tokens
 
@@ -116,7 +115,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
     """
     from transformers import AutoTokenizer, LlavaForConditionalGeneration, SiglipImageProcessor
 
-    model = load_model(
+    model = load_checked(
         LlavaForConditionalGeneration,
         ref,
         folder,
@@ -125,18 +124,10 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         dtype=dtype,
         attention=attention,
     )
-    check_config(ref, ref.card.config["model"], model.config)
-    check_config(ref, ref.card.config["vision"], model.config.vision_config, "vision")
-    check_config(ref, ref.card.config["text"], model.config.text_config, "text")
     side = ref.card.config["vision"]["image_size"]
     square = {"height": side, "width": side}
     if folder is None:
         return LlavaInterleave(ref.card, model, build_tokenizer(), SiglipImageProcessor(size=square))
-    if not (folder / "preprocessor_config.json").is_file():
-        raise WrongCheckpoint(
-            f"{ref.card.name} needs the image processor it was trained with, but {folder.name} has no "
-            "preprocessor_config.json; copy the whole checkpoint again"
-        )
     processor = SiglipImageProcessor.from_pretrained(folder)
     if dict(processor.size) != square:
         raise WrongCheckpoint(
@@ -146,14 +137,8 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
     return LlavaInterleave(ref.card, model, AutoTokenizer.from_pretrained(folder), processor)
 
 
-class LlavaInterleave:
+class LlavaInterleave(LoadedLlava):
     """A loaded LLaVA-Interleave that reads latents at any of its points in one forward pass."""
-
-    def __init__(self, card: Card, model: Any, tokenizer: Any, image_processor: Any):
-        self.card, self.model, self.tokenizer = card, model, tokenizer
-        self.image_processor = image_processor
-        self.forwards = 0
-        """Forward passes so far."""
 
     def extract(self, batch: Sequence[Frames], asked: Sequence[str]) -> list[dict[str, Tokens]]:
         """Return one `{point: Tokens}` per entry of `batch`, all points from one forward pass.
@@ -203,13 +188,6 @@ class LlavaInterleave:
             "attention_mask": mask.to(device),
             "pixel_values": pixels.to(device, self.model.dtype),
         }
-
-    def save(self, folder: Path) -> None:
-        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
-        with without_bars():
-            self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
 
     def _tokens(self, values: Any, shape: tuple[int, int, int], frames: Frames) -> Tokens:
         """Return the tokens of one sample's `values` [frame token feature]."""

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
-from foresight.models.device import without_bars
-from foresight.models.llava import language_points, prompts, tower_points
+from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
 from foresight.models.llava_next_tiles import Places, Tiling, packed_places, tiling, tower_places
 from foresight.models.llava_next_tiny import build_config, build_image_processor, build_tokenizer
-from foresight.models.loading import WrongCheckpoint, check_config, load_model
+from foresight.models.loading import WrongCheckpoint
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
     """
     from transformers import AutoTokenizer, LlavaNextForConditionalGeneration, LlavaNextImageProcessor
 
-    model = load_model(
+    model = load_checked(
         LlavaNextForConditionalGeneration,
         ref,
         folder,
@@ -166,29 +165,15 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         dtype=dtype,
         attention=attention,
     )
-    check_config(ref, ref.card.config["model"], model.config)
-    check_config(ref, ref.card.config["vision"], model.config.vision_config, "vision")
-    check_config(ref, ref.card.config["text"], model.config.text_config, "text")
     if folder is None:
         return LlavaNext(ref.card, model, build_tokenizer(), build_image_processor(ref.card))
-    if not (folder / "preprocessor_config.json").is_file():
-        raise WrongCheckpoint(
-            f"{ref.card.name} needs the image processor it was trained with, but {folder.name} has no "
-            "preprocessor_config.json; copy the whole checkpoint again"
-        )
     processor = LlavaNextImageProcessor.from_pretrained(folder)
     _check_processor(ref, processor)
     return LlavaNext(ref.card, model, AutoTokenizer.from_pretrained(folder), processor)
 
 
-class LlavaNext:
+class LlavaNext(LoadedLlava):
     """A loaded LLaVA-NeXT that reads latents at any of its points in one forward pass."""
-
-    def __init__(self, card: Card, model: Any, tokenizer: Any, image_processor: Any):
-        self.card, self.model, self.tokenizer = card, model, tokenizer
-        self.image_processor = image_processor
-        self.forwards = 0
-        """Forward passes so far."""
 
     def extract(self, batch: Sequence[Frames], asked: Sequence[str]) -> list[dict[str, Tokens]]:
         """Return one `{point: Tokens}` per entry of `batch`, all points from one forward pass.
@@ -242,13 +227,6 @@ class LlavaNext:
             "pixel_values": inputs["pixel_values"].to(device, self.model.dtype),
             "image_sizes": inputs["image_sizes"].to(device),
         }
-
-    def save(self, folder: Path) -> None:
-        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
-        with without_bars():
-            self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
 
     def _tokens(self, point: Point, seen: torch.Tensor, visual: torch.Tensor, entry: _Entry) -> Tokens:
         """Return one sample's tokens out of what a module returned for the whole batch.
