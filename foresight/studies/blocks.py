@@ -23,6 +23,8 @@ Counts = tuple[int, int, int]
 
 FINEST = 4
 """Tokens are put on at most this many times the decoder's rows and columns: a block's features grow with it."""
+MOST_FEATURES = 6144
+"""Features of a block at most where several tokens share it: sums of products grow with their square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +66,16 @@ class Layout:
         return moved.reshape(n, math.prod(self.cells), channels)
 
 
-def layout(tokens: Counts, cells: Counts) -> Layout:
+def layout(tokens: Counts, cells: Counts, *, width: int = 1) -> Layout:
     """Return the layout for `tokens` over the decoder's field: the nearest counts that fit `cells` evenly.
 
     Along rows and columns the tokens go to the nearest divisor or multiple of the cells, which is their own count
-    where the grids fit already; in time they go to the decoder's steps.
+    where the grids fit already; in time they go to the decoder's steps. Wide tokens (`width` features) that lie
+    close are averaged, so that a block has no more than `MOST_FEATURES`.
     """
-    return Layout(
-        tokens=(cells[0], _nearest(tokens[1], cells[1]), _nearest(tokens[2], cells[2])), cells=cells
-    )
+    most = max(1, min(FINEST, math.isqrt(MOST_FEATURES // width)))
+    rows, cols = (_nearest(n, of, most) for n, of in zip(tokens[1:], cells[1:], strict=True))
+    return Layout(tokens=(cells[0], rows, cols), cells=cells)
 
 
 def pooled_layout(cells: Counts) -> Layout:
@@ -159,9 +162,9 @@ def _split(values: Any, counts: Counts, blocks: Counts) -> Any:
     return moved.reshape(n, math.prod(blocks), math.prod(inner) * features)
 
 
-def _nearest(tokens: int, cells: int) -> int:
+def _nearest(tokens: int, cells: int, most: int) -> int:
     fitting = [d for d in range(1, cells + 1) if cells % d == 0]
-    fitting += [k * cells for k in range(2, FINEST + 1)]
+    fitting += [k * cells for k in range(2, most + 1)]
     return min(fitting, key=lambda n: (abs(math.log(n / tokens)), n))
 
 

@@ -6,6 +6,7 @@ block: what is the same in every sample at a place predicts nothing and costs no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,8 @@ class BlockRidge:
     weights: Float[np.ndarray, "source target"]
     penalty: float
     """The multiple that was chosen."""
+    validation_r2: float
+    """Share of variance predicted on the fold the penalty was chosen on; nan where the target is constant."""
 
     def predict(
         self, x: Float[np.ndarray, "sample block source"]
@@ -92,11 +95,18 @@ def fit_out_of_fold(folds: Sequence[Sums], *, penalties: Sequence[float] = PENAL
     found = []
     for held in range(k):
         inner = (held + 1) % k
-        fitting = [folds[i] for i in range(k) if i not in (held, inner)]
-        whole = _pooled(fitting)
-        penalty = _choose(whole, folds[inner], penalties)
-        found.append(_fit(whole + folds[inner], penalty))
+        others = [folds[i] for i in range(k) if i not in (held, inner)]
+        found.append(fit_on(others, folds[inner], penalties=penalties))
     return found
+
+
+def fit_on(
+    fitting: Sequence[Sums], validation: Sums, *, penalties: Sequence[float] = PENALTIES
+) -> BlockRidge:
+    """Return the map fitted on all that is given, its penalty the best on `validation` when fitted on the rest."""
+    whole = _pooled(fitting)
+    penalty, r2 = _choose(whole, validation, penalties)
+    return _fit(whole + validation, penalty, r2)
 
 
 def _pooled(parts: Sequence[Sums]) -> Sums:
@@ -119,18 +129,20 @@ def _shrink(values: np.ndarray, penalty: float) -> np.ndarray:
     return np.divide(1.0, values + ridge, out=np.zeros_like(values), where=values + ridge > 0)
 
 
-def _choose(fitting: Sums, validation: Sums, penalties: Sequence[float]) -> float:
+def _choose(fitting: Sums, validation: Sums, penalties: Sequence[float]) -> tuple[float, float]:
+    """Return the best penalty and its R² on `validation`, about the mean of `fitting`."""
     mean_x, mean_y, values, vectors, rotated = _taken_apart(fitting)
-    xx, xy, _ = validation.about(mean_x, mean_y)
+    xx, xy, yy = validation.about(mean_x, mean_y)
     seen, wanted = vectors.T @ xx @ vectors, vectors.T @ xy
     losses = []
     for penalty in penalties:
         w = _shrink(values, penalty)[:, None] * rotated
         losses.append(float(np.vdot(w, seen @ w) - 2 * np.vdot(w, wanted)))
-    return float(penalties[int(np.argmin(losses))])
+    r2 = -min(losses) / yy if yy > 0 else math.nan
+    return float(penalties[int(np.argmin(losses))]), r2
 
 
-def _fit(sums: Sums, penalty: float) -> BlockRidge:
+def _fit(sums: Sums, penalty: float, r2: float) -> BlockRidge:
     mean_x, mean_y, values, vectors, rotated = _taken_apart(sums)
     weights = vectors @ (_shrink(values, penalty)[:, None] * rotated)
-    return BlockRidge(mean_x=mean_x, mean_y=mean_y, weights=weights, penalty=penalty)
+    return BlockRidge(mean_x=mean_x, mean_y=mean_y, weights=weights, penalty=penalty, validation_r2=r2)

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from foresight.data.fitting import fit
 from foresight.nouns import Frames, Tokens
 from foresight.studies.blocks import Field, Layout, counts_in, field, layout, place, shuffled
-from foresight.studies.ridge_blocks import Sums, fit_out_of_fold
+from foresight.studies.ridge_blocks import Sums, fit_on, fit_out_of_fold
 
 RNG = np.random.default_rng(0)
 WHOLE = Field(top=0, bottom=64, left=0, right=64, size=(64, 64))
@@ -61,6 +61,11 @@ def test_tokens_that_fit_the_cells_are_not_touched() -> None:
 @pytest.mark.parametrize(("count", "expected"), [(3, 4), (5, 4), (7, 8), (9, 8), (23, 24), (60, 32)])
 def test_tokens_that_do_not_fit_go_to_the_nearest_count_that_does(count: int, expected: int) -> None:
     assert layout((1, count, count), (1, 8, 8)).tokens == (1, expected, expected)
+
+
+def test_wide_tokens_are_averaged_before_a_block_grows_too_large() -> None:
+    assert layout((1, 16, 16), (1, 8, 8), width=1280).tokens == (1, 16, 16)
+    assert layout((1, 16, 16), (1, 8, 8), width=3584).tokens == (1, 8, 8)
 
 
 def test_the_decoder_sees_the_middle_of_a_wide_picture_that_the_vlm_sees_whole() -> None:
@@ -126,6 +131,16 @@ def test_it_finds_a_linear_map_and_nothing_in_noise() -> None:
         error = sum(float(np.square(maps[i].predict(x[i::4]) - truth[i::4]).sum()) for i in range(4))
         r2 = 1 - error / float(np.square(truth - truth.mean(axis=0)).sum())
         assert r2_range[0] < r2 < r2_range[1]
+
+
+def test_the_validation_score_is_that_of_the_map_without_the_validation_fold() -> None:
+    x, y = planted()
+    parts = [Sums.of(x[i::3], y[i::3]) for i in range(3)]
+    told = fit_on(parts[:2], parts[2], penalties=[0.01]).validation_r2
+    alone = fit_on([parts[0]], parts[1], penalties=[0.01])  # the same samples, fitted without the third part
+    error = np.square(alone.predict(x[2::3]) - y[2::3]).sum()
+    mean = np.concatenate([y[0::3], y[1::3]]).mean(axis=0)
+    assert told == pytest.approx(1 - error / np.square(y[2::3] - mean).sum(), abs=1e-4)
 
 
 def test_sums_do_not_depend_on_how_samples_are_split() -> None:
