@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 
@@ -35,6 +38,35 @@ def test_every_reader_gives_the_frames_of_an_independent_decode(tmp_path, name, 
     # the same FFmpeg conversion on the same decoded planes: bit for bit
     np.testing.assert_array_equal(pixels, expected)
     np.testing.assert_allclose(starts_s, times, atol=1e-5)
+
+
+def planes_by_libvpx(path: Path) -> list[np.ndarray]:
+    """Return the planes of every frame, Y above U above V, uint8 [1.5 row, col], by VP9's own library."""
+    decoder = av.CodecContext.create("libvpx-vp9", "r")
+    with av.open(str(path)) as container:
+        frames = [frame for packet in container.demux(video=0) for frame in decoder.decode(packet)]
+    assert decoder.codec.name == "libvpx-vp9"
+    return [frame.to_ndarray() for frame in frames]
+
+
+def rgb_of(planes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return BT.601's RGB of 4:2:0 planes of limited range, in real numbers; colour is repeated two by two."""
+    luma = (planes[:height] - 16.0) * 255 / 219
+    chroma = planes[height:].reshape(2, height // 2, width // 2).repeat(2, axis=1).repeat(2, axis=2)
+    blue, red = (chroma - 128.0) * 255 / 224
+    green = luma - (0.114 * 1.772 * blue + 0.299 * 1.402 * red) / 0.587
+    return np.stack([luma + 1.402 * red, green, luma + 1.772 * blue], axis=-1).clip(0, 255)
+
+
+@pytest.mark.skipif("libvpx-vp9" not in av.codecs_available, reason="this PyAV is built without libvpx")
+@pytest.mark.parametrize("read", READERS)
+def test_vp9_frames_are_those_of_a_decoder_and_a_formula_that_neither_reader_uses(tmp_path, read):
+    path = save_clip(tmp_path / "clip.webm", frames=40, height=96, width=128)
+    expected = [rgb_of(planes, 96, 128) for planes in planes_by_libvpx(path)]
+    pixels, _, _ = read(str(path), Sampling(frames=40))
+    assert len(expected) == 40
+    # FFmpeg converts by tables of whole numbers, and cuts off where it should round
+    assert np.abs(pixels - np.stack(expected)).max() < 3
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -76,6 +78,32 @@ def test_16_bit_grey_keeps_its_upper_byte(kind):
     values = np.arange(600, dtype=np.uint16).reshape(20, 30) * 109
     got = pixels_of(saved(Image.fromarray(values), kind))
     np.testing.assert_array_equal(got, (values >> 8).astype(np.uint8)[..., None].repeat(3, 2))
+
+
+def png_of_16_bits(values: np.ndarray, colour_type: int) -> io.BytesIO:
+    """Return a PNG written by hand, uint16 [row col channel]: Pillow writes 16 bits only in grey."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    chunks = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in parts
+    )
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (4, 6), (2, 4)])
+def test_16_bit_colour_and_transparency_keep_their_upper_bytes(channels, colour_type):
+    values = np.random.default_rng(0).integers(0, 1 << 16, (6, 5, channels), dtype=np.uint16)
+    if channels in (2, 4):
+        values[..., -1] = 0xFFFF
+    got = pixels_of(png_of_16_bits(values, colour_type))
+    colours = (values >> 8).astype(np.uint8)[..., : 3 if channels >= 3 else 1]
+    np.testing.assert_array_equal(got, np.broadcast_to(colours, got.shape))
 
 
 def test_palettes_are_looked_up():
