@@ -1,4 +1,4 @@
-"""The command line: `foresight demo|run|plan|models|data|store|ui|deploy`."""
+"""The command line: `foresight demo|run|plan|compare|models|data|store|ui|deploy`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -105,6 +106,26 @@ def plan(experiment: str, as_json: bool, against: str | None, **given: Any) -> N
         _print_json(found.to_json())
     else:
         show.plan_table(found)
+
+
+@main.command()
+@click.argument("before", metavar="RUN")
+@click.argument("after", metavar="RUN")
+@click.option("--store", "url", default="runs/store", show_default=True, metavar="URL")
+@click.option("--out", type=click.Path(), default="runs/compare", show_default=True, metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def compare(before: str, after: str, url: str, out: str, as_json: bool) -> None:
+    """Say which numbers moved from one RUN to another, and whether by more than noise.
+
+    A RUN is its id, or the beginning of it, as `run` prints it; 'last'; or the folder of its report.
+    """
+    from flows import show
+
+    with _Errors(as_json, "compare"):
+        from flows.compare import compare_runs
+
+        found = compare_runs(before, after, url=url, out=Path(out))
+    _print_json(found.to_json()) if as_json else show.comparison_table(found)
 
 
 @main.command()

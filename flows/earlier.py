@@ -30,19 +30,22 @@ class Difference:
         return {"word": self.word, "why": self.why}
 
 
-def find_run(latents: store.Store, experiment: str, text: str) -> store.Recipe:
-    """Return the run `text` means: the beginning of an id, or 'last'. Raises `WrongRequest` when none is meant."""
+def find_run(latents: store.Store, experiment: str | None, text: str) -> store.Recipe:
+    """Return the run `text` means: the beginning of an id, or 'last'; of any experiment when it is None.
+
+    Raises `WrongRequest` when none is meant.
+    """
     runs = [
         r
         for r in latents.recipes()
-        if r.operation == RUN and r.settings["experiment"] == experiment and latents.result(r.id)
+        if r.operation == RUN and experiment in (None, r.settings["experiment"]) and latents.result(r.id)
     ]
     fitting = runs[:1] if text == LAST else [r for r in runs if r.id.startswith(text)]
     if len(fitting) == 1:
         return fitting[0]
-    known = ", ".join(store.short(r.id) for r in runs[:5]) or "none yet"
+    known, what = ", ".join(store.short(r.id) for r in runs[:5]) or "none yet", experiment or "experiment"
     raise WrongRequest(
-        f"one earlier {experiment} run is compared with, but {len(fitting)} in {latents.url} are called "
+        f"one earlier {what} run is compared with, but {len(fitting)} in {latents.url} are called "
         f"{text!r}; the newest are {known}"
     )
 

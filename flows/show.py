@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 import store
+from flows.compare import Compared
 from flows.engine import Outcome
 from flows.plan import Plan
 from tasks.house import House
@@ -165,6 +166,32 @@ def outcome(done: Outcome) -> None:
         )
     console.print(f"store:   {document['store']}", soft_wrap=True)
     console.print(f"run:     {store.short(done.run)}  (`foresight plan --against` holds a plan against it)")
+
+
+def comparison_table(found: Compared) -> None:
+    """Print what two runs were made of that differs, and every number that moved."""
+    console = console_of(stderr=False)
+    c = found.comparison
+    console.print(f"[bold]{found.verdict}[/]: {found.sentence}", highlight=False)
+    _rows(console, [{"what": what, "before": a, "after": b} for what, a, b in c.settings])
+    moved = [x for x in c.changes if x.word == "moved"]
+    _rows(
+        console,
+        [
+            {
+                "metric": x.name,
+                "point": x.point,
+                "variant": x.variant,
+                "before": f"{x.before['value']:.3f}",
+                "after": f"{x.after['value']:.3f}",
+                "difference": f"{x.difference:+.3f}",
+                "95 % interval": f"{x.low:+.3f} to {x.high:+.3f}",
+                "p (Holm)": f"{x.p_holm:.2g}",
+            }
+            for x in moved
+        ],
+    )
+    console.print(f"report: [bold]{relative(found.report)}[/bold]", soft_wrap=True)
 
 
 def shortened(why: str, most: int = 3) -> str:
