@@ -68,6 +68,17 @@ def model_stages(extractions: list[Extract]) -> list[Any]:
     return list(stages.values())
 
 
+def one_point(extract: Extract) -> Extract:
+    """Return `extract` when it has one point; raises `WrongRequest` that lists them otherwise."""
+    if len(extract.points) != 1:
+        asked = ", ".join(p.name for p in extract.points)
+        raise WrongRequest(
+            f"one point of the decoder is compared, but {extract.ref.card.name} was asked for {asked}; "
+            f"choose one, as in --decoder-points {extract.points[0].name}"
+        )
+    return extract
+
+
 def _part(text: str) -> tuple[int, int] | None:
     i, _, n = text.partition("/")
     return (int(i), int(n)) if text else None

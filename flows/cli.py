@@ -60,6 +60,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--decoder", metavar="CARD[@REVISION]"),
         cards_option,
         click.option("--points", metavar="P,P,…", help="Extraction points of the VLMs."),
+        click.option("--decoder-points", metavar="P,P,…", help="Those of the decoder; q1 takes one."),
         click.option("--dtype", type=click.Choice(["card", "float32", "float16", "bfloat16"])),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),
         click.option("--attention", type=click.Choice(["auto", "flash_attention_2", "sdpa", "eager"])),
@@ -309,8 +310,9 @@ def _request(experiment: str, given: dict[str, Any]) -> tuple[Any, Any]:
     for name in ("vlm", "cards", "refresh"):
         if name in values:
             values[name] = list(values[name])
-    if "points" in values:
-        values["points"] = [p.strip() for p in values["points"].split(",") if p.strip()]
+    for name in ("points", "decoder_points"):
+        if name in values:
+            values[name] = [p.strip() for p in values[name].split(",") if p.strip()]
     try:
         return module, module.Settings(**values)
     except ValidationError as error:

@@ -16,7 +16,8 @@ def stages(settings: ExtractSettings, house: House) -> list[Any]:
     """Return the stages in order; pure, so that it can be planned without running."""
     wanted = [extraction(v, settings, house, points=settings.points) for v in settings.vlm]
     if settings.decoder:
-        wanted.append(extraction(role_of(settings.decoder, "decoder"), settings, house, points=[]))
+        decoder = role_of(settings.decoder, "decoder")
+        wanted.append(extraction(decoder, settings, house, points=settings.decoder_points))
     return [Ingest(), *model_stages(wanted)]
 
 

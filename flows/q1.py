@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from flows.build import control_of, extraction, model_stages, role_of
+from flows.build import control_of, extraction, model_stages, one_point, role_of
 from flows.experiments import flows_of
 from flows.settings import AlignmentSettings
 from tasks.house import House
 from tasks.ingest import Ingest
 from tasks.measure import TITLES, Compared, Decide, Measure
-from tasks.publish import DecodeExamples, Q1Report
+from tasks.publish import DecodeExamples, Q1Report, decodes
 
 NAME = "q1"
 Settings = AlignmentSettings
@@ -17,15 +17,18 @@ Settings = AlignmentSettings
 def stages(settings: AlignmentSettings, house: House) -> list[Any]:
     """Return the stages of the study in order; pure, so that it can be planned without running."""
     vlm = tuple(extraction(role_of(v, "vlm"), settings, house, points=settings.points) for v in settings.vlm)
-    decoder = extraction(role_of(settings.decoder, "decoder"), settings, house, points=[])
+    decoder = one_point(
+        extraction(role_of(settings.decoder, "decoder"), settings, house, points=settings.decoder_points)
+    )
     copies = tuple(c for v in vlm if (c := control_of(v, settings, house)))
     compared = Compared(vlm=vlm, copies=copies, decoder=decoder)
     rows = tuple(Measure(row=row, compared=compared, seed=settings.seed) for row in TITLES)
     decide = Decide(rows=rows, compared=compared)
-    examples = DecodeExamples(decoder=decoder)
+    examples = DecodeExamples(decoder=decoder) if decodes(decoder) else None
     report = Q1Report(rows=rows, decide=decide, examples=examples, compared=compared, seed=settings.seed)
     # the decoder first: its pictures are the first thing there is to see
-    return [Ingest(), *model_stages([decoder, *vlm, *copies]), examples, *rows, decide, report]
+    decoded = [examples] if examples else []
+    return [Ingest(), *model_stages([decoder, *vlm, *copies]), *decoded, *rows, decide, report]
 
 
 __getattr__ = flows_of(__name__)

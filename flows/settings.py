@@ -69,12 +69,16 @@ class AlignmentSettings(Settings):
     decoder: str = Field(
         "ltx-video-tiny", description="Video decoder: CARD, CARD@seed1, CARD@path:DIR, CARD@COMMIT."
     )
+    decoder_points: list[str] = Field(
+        [], description="The point of the decoder that is compared; empty: its card's."
+    )
 
 
 class ExtractSettings(Settings):
     """Settings of an extraction on its own."""
 
     decoder: str = Field("", description="A decoder to extract too; empty: none.")
+    decoder_points: list[str] = Field([], description="Points of the decoder; empty: its card's.")
     part: str = Field(
         "",
         pattern=r"^([1-9][0-9]*/[1-9][0-9]*)?$",

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 import store
+from foresight import models
 from foresight.data import Unreadable
 from foresight.nouns import Sample, Tokens
 from foresight.reports import (
@@ -44,6 +45,11 @@ EXAMPLES_VERSION = 1
 QUERIES = 6
 THUMBNAIL_PX = 96
 PAIRS = 20_000
+
+
+def decodes(extract: Extract) -> bool:
+    """Return whether the model can turn what is extracted back into pixels: its family says so with `DECODES`."""
+    return bool(getattr(models.family(extract.ref.card), "DECODES", False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +225,8 @@ class Q1Report:
     def _about(self, extract: Extract, given: Mapping[str, Look]) -> dict[str, Any]:
         about = given[f"model {extract.ref.short}"]
         random = extract.ref.kind == "random"
-        return {
+        undecoded = {"decoded examples": "none: its layers are not what becomes pixels"}
+        return ({} if self.examples or extract != self.compared.decoder else undecoded) | {
             "role": "control" if random else extract.ref.card.role,
             "card": extract.ref.short,
             "fingerprint": about.values["fingerprint"]["weights"],

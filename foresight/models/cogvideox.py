@@ -19,6 +19,9 @@ from foresight.models.causal_vae import Compression, VideoAutoencoder
 PREPROCESSING = causal_vae.PREPROCESSING | {"frames": "chunks of 8, the first of 9"}
 """Identity of what happens between frames and tokens, beyond what the checkpoint's own files say."""
 
+DECODES = True
+"""Its tokens can be turned back into pixels."""
+
 CARDS = (
     Card(
         name="cogvideox-2b-vae",

@@ -23,6 +23,9 @@ PREPROCESSING = causal_vae.PREPROCESSING | {
 }
 """Identity of what happens between frames and tokens, beyond what the checkpoint's own files say."""
 
+DECODES = True
+"""Its tokens can be turned back into pixels."""
+
 CARDS = (
     Card(
         name="hunyuan-video-vae",

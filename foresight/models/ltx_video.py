@@ -17,6 +17,9 @@ from foresight.models.causal_vae import Compression, VideoAutoencoder
 PREPROCESSING = causal_vae.PREPROCESSING
 """Identity of what happens between frames and tokens, beyond what the checkpoint's own files say."""
 
+DECODES = True
+"""Its tokens can be turned back into pixels."""
+
 CARDS = (
     Card(
         name="ltx-video-vae",
