@@ -22,6 +22,7 @@ from foresight.models.fingerprint import (
     fingerprint,
     random_fingerprint,
     snapshot_sha256,
+    versions,
 )
 from foresight.models.loading import WrongCheckpoint, check_adapter, check_folder, merge_adapter
 from tasks.house import House, Progress
@@ -174,11 +175,10 @@ def _train(ref: ModelRef, house: House, progress: Progress) -> None:
 def provenance() -> dict[str, Any]:
     """Return how a result came about: versions of what computes, and the kind of machine."""
     import platform
-    from importlib.metadata import version
 
     packages = ("torch", "transformers", "diffusers", "numpy", "scikit-learn", "foresight-pipeline")
     return {
-        "packages": {name: version(name) for name in packages},
+        "packages": versions(packages),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }

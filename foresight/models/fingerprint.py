@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,14 +103,21 @@ def random_fingerprint(config: Mapping[str, Any], seed: int) -> dict[str, str]:
 
     The initialiser belongs to torch and the model library, so their versions are part of it.
     """
-    from importlib.metadata import version
-
-    libraries = {name: version(name) for name in ("torch", "transformers", "diffusers")}
+    libraries = ("torch", "transformers", "diffusers")
     return {
-        "weights": _digest({"random weights": seed, "libraries": libraries}),
+        "weights": _digest({"random weights": seed, "libraries": versions(libraries)}),
         "config": _digest(_without_cosmetics(config)),
         "processor": _digest({}),
     }
+
+
+def versions(distributions: Sequence[str]) -> dict[str, str]:
+    """Return the installed version of each distribution."""
+    return {name: _version(name) for name in distributions}
+
+
+# the metadata of a large library takes 10 ms to parse, and is asked for at every look at a plan
+_version = cache(version)
 
 
 def snapshot_sha256(path: Path) -> str:
