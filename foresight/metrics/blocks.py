@@ -78,7 +78,7 @@ def over_pairs(
     for first in range(0, len(edges), width):
         last = min(first + width, len(edges))
         origin = edges[first][0]
-        panel = [np.concatenate([side(i) for i in range(first, last)]) for side in sides]
+        panel = [_stacked([side(i) for i in range(first, last)]) for side in sides]
 
         def work(j: int, panel: Any = panel, origin: int = origin, last: int = last) -> list[Part]:
             start, stop = edges[j]
@@ -91,3 +91,7 @@ def over_pairs(
             return [visit([held[: start - origin] for held in panel], origin, cols, start), same]
 
         in_order(work, range(first, len(edges)), gather_each)
+
+
+def _stacked(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)  # of one, concatenate makes a copy

@@ -230,7 +230,8 @@ class _Distances:
         mean = rows.mean(block) if metric == "euclidean" else None
         self.blocks = Blocks(rows, _unit if mean is None else _centred(mean), block)
         self.power = 0.5 if metric == "euclidean" else 1.0
-        self.norms = np.concatenate(_per_block(self.blocks, _lengths))
+        ones = metric == "cosine"
+        self.norms = np.ones(len(rows)) if ones else np.concatenate(_per_block(self.blocks, _lengths))
         self.halves = self.norms / 2
         self.largest = 4.0 * float(self.norms.max())
 
@@ -259,9 +260,8 @@ def _hsic_sums(a: Rows, b: Rows, block: int) -> list[dict[str, float]]:
     """Return for xy, xx and yy the sums over rows from which biased and unbiased HSIC follow."""
     sides = [Blocks(rows, _centred(rows.mean(block)), block) for rows in (a, b)]
     n, p, q = len(a), a.width, b.width
-    k, m = (np.concatenate(_per_block(side, _lengths)) for side in sides)
     by_features = p * p + q * q + p * q < n * (p + q) / 2 and 8 * (p * p + q * q + p * q) <= 2**30
-    products = (_by_features if by_features else _by_samples)(sides)
+    products, (k, m) = (_by_features if by_features else _by_samples)(sides)
     pairs = ((k, m), (k, k), (m, m))
     return [
         # the centred rows sum to 0, up to rounding of the mean, so a row of K without its diagonal sums to -k
@@ -270,39 +270,54 @@ def _hsic_sums(a: Rows, b: Rows, block: int) -> list[dict[str, float]]:
     ]
 
 
-def _by_features(sides: Sequence[Blocks]) -> list[float]:
+_Sums = tuple[list[float], tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]]
+"""Sums of products of kernel entries for xy, xx and yy, and the diagonals of both kernels."""
+
+
+def _by_features(sides: Sequence[Blocks]) -> _Sums:
     # Σ_ij K_ij L_ij = |XᵀY|²
     p, q = (side.rows.width for side in sides)
     sums = [np.zeros(shape) for shape in ((p, q), (p, p), (q, q))]
+    diagonals: list[list[np.ndarray]] = []
 
-    def products(i: int) -> list[np.ndarray]:
+    def products(i: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         x, y = (side(i) for side in sides)
-        return [x.T @ y, x.T @ x, y.T @ y]
+        return [x.T @ y, x.T @ x, y.T @ y], [_dots(x, x), _dots(y, y)]
 
-    def add(parts: Sequence[np.ndarray]) -> None:
-        for total, part in zip(sums, parts, strict=True):
+    def add(parts: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+        for total, part in zip(sums, parts[0], strict=True):
             total += part
+        diagonals.append(parts[1])
 
     in_order(products, range(len(sides[0])), add)
-    return [float(np.vdot(s, s)) for s in sums]
+    return [float(np.vdot(s, s)) for s in sums], _joined(diagonals)
 
 
-def _by_samples(sides: Sequence[Blocks]) -> list[float]:
+def _by_samples(sides: Sequence[Blocks]) -> _Sums:
     sums = np.zeros(3)
+    diagonals: list[list[np.ndarray]] = []
 
     def visit(
         rows: Sequence[np.ndarray], row: int, cols: Sequence[np.ndarray], col: int
-    ) -> Float[np.ndarray, " 3"]:
+    ) -> tuple[Float[np.ndarray, " 3"], list[np.ndarray]]:
         k, m = (u @ v.T for u, v in zip(rows, cols, strict=True))
         twice = 1.0 if row == col else 2.0
         # row by row: sums over rows are float64 even where a product is float32
-        return np.array([twice * _dots(u, v).sum() for u, v in ((k, m), (k, k), (m, m))])
+        found = np.array([twice * _dots(u, v).sum() for u, v in ((k, m), (k, k), (m, m))])
+        return found, [np.diagonal(s).astype(np.float64) for s in (k, m)] if row == col else []
 
-    def add(part: np.ndarray) -> None:
-        np.add(sums, part, out=sums)
+    def add(part: tuple[np.ndarray, list[np.ndarray]]) -> None:
+        np.add(sums, part[0], out=sums)
+        if part[1]:
+            diagonals.append(part[1])
 
     over_pairs(sides, visit, add)
-    return sums.tolist()
+    return sums.tolist(), _joined(diagonals)
+
+
+def _joined(diagonals: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    first, second = (np.concatenate(parts) for parts in zip(*diagonals, strict=True))
+    return first, second
 
 
 def _dots(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " row"]:

@@ -189,5 +189,10 @@ def _null(
 
 def _tied(space: Space, metric: Metric) -> bool:
     distances = space.distances(metric)
-    off = distances[~np.eye(len(distances), dtype=bool)]
-    return len(off) == 0 or bool(np.ptp(off) <= 1e-9 * float(off.max()))
+    n = len(distances)
+    if n < 2:
+        return True
+    # all but the diagonal, as a view: behind each diagonal entry come n others
+    off = distances.ravel()[1:].reshape(n - 1, n + 1)[:, :-1]
+    largest = float(off.max())
+    return largest - float(off.min()) <= 1e-9 * largest

@@ -36,6 +36,7 @@ class Rows:
         self.starts: Int[np.ndarray, " edge"] = np.append(
             np.flatnonzero(np.diff(codes, prepend=-1)), self.n_samples
         )
+        self._checked: set[tuple[int, int]] = set()
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -44,9 +45,10 @@ class Rows:
         """Return the groups `start` to `stop`; raises for entries that are not finite."""
         low, high = int(self.starts[start]), int(self.starts[stop])
         try:
-            block = as_matrix(np.asarray(self.values[low:high]))
+            block = as_matrix(self.values[low:high], checked=(start, stop) in self._checked)
         except ValueError as error:
             raise ValueError(f"rows {low} to {high - 1}: {error}") from error
+        self._checked.add((start, stop))
         if high - low == stop - start:
             return block
         edges = self.starts[start:stop] - low

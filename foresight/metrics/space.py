@@ -66,9 +66,13 @@ class Space:
     @cached_property
     def row_ids(self) -> Int[np.ndarray, " sample"]:
         """Equal numbers for rows that are equal bit for bit."""
-        rows = np.ascontiguousarray(self.values + 0.0)  # adding 0 turns -0.0 into 0.0
-        seen: dict[bytes, int] = {}
-        return np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], dtype=np.int64)
+        for width in (64, self.width):  # rows mostly differ early, and the rest need not be read
+            rows = np.ascontiguousarray(self.values[:, :width] + 0.0)  # adding 0 turns -0.0 into 0.0
+            seen: dict[bytes, int] = {}
+            ids = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], dtype=np.int64)
+            if len(seen) == len(ids):
+                break
+        return ids
 
     @cached_property
     def constant(self) -> bool:
@@ -161,8 +165,11 @@ class Space:
         return Space(self.values[indices])
 
 
-def as_matrix(values: Any) -> Float[np.ndarray, "sample feature"]:
-    """Return `values` as a float matrix; float32 and float64 stay as they are, without a copy."""
+def as_matrix(values: Any, *, checked: bool = False) -> Float[np.ndarray, "sample feature"]:
+    """Return `values` as a float matrix; float32 and float64 stay as they are, without a copy.
+
+    Their size is not looked at when it was `checked` before.
+    """
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
@@ -173,13 +180,15 @@ def as_matrix(values: Any) -> Float[np.ndarray, "sample feature"]:
         if array.dtype == object or array.dtype.kind in "cSUMmO":
             raise TypeError(f"latents are real numbers, but got dtype {array.dtype}; convert them first")
         array = array.astype(np.float64 if array.dtype.kind in "iu" else np.float32)
-    bad = ~np.isfinite(array).all(axis=1)
-    if bad.any():
+    if checked:
+        return array
+    size = max(float(array.max()), -float(array.min()))  # nan and infinity come through; no copy is made
+    if not np.isfinite(size):
+        bad = ~np.isfinite(array).all(axis=1)
         raise ValueError(
             f"latents must be finite, but {int(bad.sum())} of {len(array)} rows hold nan or infinity, "
             f"first row {int(np.argmax(bad))}; leave these samples out or extract them again"
         )
-    size = float(np.abs(array).max())
     if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
         raise ValueError(
             f"latents lie between 1e-60 and 1e60 in size, so that their fourth powers exist, but the largest "

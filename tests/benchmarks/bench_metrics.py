@@ -188,13 +188,17 @@ def large(n: int, widths: tuple[int, int], block: int, folder: Path, cap: int) -
 def _write(path: Path, n: int, width: int, side: int) -> None:
     import zarr
 
-    array = zarr.create_array(path, shape=(n, width), chunks=(1024, width), dtype="f4", compressors=None)
+    staged = path.with_suffix(".partial")
+    array = zarr.create_array(
+        staged, overwrite=True, shape=(n, width), chunks=(1024, width), dtype="f4", compressors=None
+    )
     turn = np.random.default_rng(side).standard_normal((12, width))
     for start in range(0, n, 1024):
         rows = min(1024, n - start)
         latent = np.random.default_rng([2, start]).standard_normal((rows, 12))  # what both sides share
         noise = np.random.default_rng([3 + side, start]).standard_normal((rows, width))
         array[start : start + rows] = (latent @ turn + 2 * noise).astype("f4")
+    staged.rename(path)
 
 
 LARGE: dict[str, Callable[..., Any]] = {
