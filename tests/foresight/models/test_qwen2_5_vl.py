@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from transformers.vision_utils import get_vision_window_index
 
 from foresight import models
 from foresight.models.qwen2_5_vl import QwenVision, resized
@@ -96,6 +97,67 @@ TOLERANCE = 1e-5
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
+
+
+def raster_of(grids: torch.Tensor, *, windows: bool) -> list[torch.Tensor]:
+    """Return for every entry which patches of the tower, in raster order, are its own.
+
+    The processor lays 2 x 2 patches that become one token side by side; blocks see those fours window by window.
+    """
+    places = []
+    for entry, (t, h, w) in enumerate(grids.tolist()):
+        fours = [(0, 0), (0, 1), (1, 0), (1, 1)]
+        for time in range(t):
+            corners = [(row, col) for row in range(0, h, 2) for col in range(0, w, 2)]
+            places += [(entry, time, row + dy, col + dx) for row, col in corners for dy, dx in fours]
+    order = torch.arange(len(places))
+    if windows:
+        window, _ = get_vision_window_index(grids, spatial_merge_size=2, window_size=32, patch_size=8)
+        order = order.view(-1, 4)[window].flatten()
+    seen = [places[i] for i in order]
+    found = torch.tensor(sorted(range(len(seen)), key=seen.__getitem__))
+    return list(found.split(grids.prod(-1).tolist()))
+
+
+@pytest.mark.parametrize("time", [1, 5])
+def test_every_layer_of_stills_and_clips_of_odd_sizes_equals_the_plain_forward_place_by_place(
+    vlm: QwenVision, time: int
+) -> None:
+    sizes = [(61, 90), (96, 37), (80, 112)]
+    batch = [frames_of(*s, time=time + 2 * i * (time > 1), seed=i) for i, s in enumerate(sizes)]
+    ours = vlm.extract(batch, POINTS)
+    inputs = vlm.prepare(batch)
+    media = "image" if time == 1 else "video"
+    pixels, grids = (
+        inputs["pixel_values" if time == 1 else "pixel_values_videos"],
+        inputs[f"{media}_grid_thw"],
+    )
+    core, outputs = vlm.model.model, {}
+    assert (core.config.vision_config.window_size, core.config.vision_config.patch_size) == (32, 8)
+    modules = {"patch": core.visual.patch_embed} | {
+        f"vit.{k}": block for k, block in enumerate(core.visual.blocks, start=1)
+    }
+    handles = [
+        m.register_forward_hook(lambda _, __, out, n=n: outputs.__setitem__(n, out))
+        for n, m in modules.items()
+    ]
+    try:
+        with torch.no_grad():
+            core.visual(pixels, grid_thw=grids)
+            plain = core(**inputs, output_hidden_states=True, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, output in outputs.items():
+        for mine, tokens in zip(raster_of(grids, windows=name != "patch"), ours, strict=True):
+            assert relative(tokens[name].values, output[mine]) < TOLERANCE
+    for entry, tokens in enumerate(ours):
+        visual = inputs["mm_token_type_ids"][entry].bool()
+        for layer in range(1, 4):
+            assert (
+                relative(tokens[f"llm.{layer}"].values, plain.hidden_states[layer][entry][visual]) < TOLERANCE
+            )
+        assert relative(tokens["llm.final"].values, plain.last_hidden_state[entry][visual]) < TOLERANCE
 
 
 def test_a_point_asked_alone_out_of_order_or_by_module_path_has_the_same_values(vlm: QwenVision) -> None:
