@@ -70,7 +70,10 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--workers", type=int, help="Threads that decode ahead."),
         click.option("--store", metavar="URL", help="Default runs/store."),
         click.option("--out", metavar="DIR", help="Where the report goes; default runs/EXPERIMENT."),
-        click.option("--part", metavar="I/N", help="One part of the samples, for workers that share a store."),
+        click.option(
+            "--part", metavar="I/N", help="One part of the samples, for workers that share a store."
+        ),
+        click.option("--dask", metavar="tcp://…", help="Dask scheduler whose workers compute the analyses."),
         click.option(
             "--refresh", multiple=True, metavar="STAGE", help="Compute again and compare. Repeatable."
         ),

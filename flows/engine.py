@@ -13,6 +13,7 @@ from typing import Any
 
 import store
 from flows.build import RUNS, open_house
+from flows.cluster import analyses_on
 from flows.settings import Settings
 from tasks.extract import Undecodable
 from tasks.house import House
@@ -25,7 +26,7 @@ ATTEMPTS = 5
 RUN = "run"
 """Operation of the record a finished run leaves: what it was made of, stage by stage."""
 
-PLACEMENT = {"store", "out", "device", "batch", "workers", "refresh", "cards"}
+PLACEMENT = {"store", "out", "device", "batch", "workers", "dask", "refresh", "cards"}
 """Settings that say where and how, not what."""
 
 
@@ -100,7 +101,8 @@ def perform(
     earlier: list[Ran] = []
     for attempt in range(ATTEMPTS):
         try:
-            ran, looks = run(stages, house, worker, known=known)
+            with analyses_on("" if all_ready(prepared.looks) else settings.dask):
+                ran, looks = run(stages, house, worker, known=known)
             break
         except StageFailed as failed:
             if not isinstance(failed.__cause__, Undecodable) or attempt == ATTEMPTS - 1:

@@ -50,6 +50,11 @@ class Settings(BaseModel):
     out: str = Field("", description="Folder for the report; empty: runs/ and the experiment's name.")
     batch: int | None = Field(None, ge=1, le=4096, description="Samples per forward pass; empty: by model.")
     workers: int = Field(2, ge=0, le=256, description="Threads that decode ahead of the model.")
+    dask: str = Field(
+        "",
+        pattern=r"^((tcp|tls|ws|wss|ucx)://\S+)?$",
+        description="Address of a Dask scheduler (tcp://HOST:PORT) that computes the analyses; empty: this process.",
+    )
     refresh: list[str] = Field(
         [],
         description="Stages to compute again and compare with what is stored, by name, as the plan lists them.",

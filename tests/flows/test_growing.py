@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
 
 import store
-from flows import extract
+from flows import extract, q1
 from flows.engine import perform, planned
 from store.index import RowIndex
 from tasks.house import WrongRequest
@@ -30,9 +33,21 @@ POINTS = ["vit.1", "merged"]
 
 WORKER = """
 import json, sys
-from flows import extract
+from flows import extract, q1
 from flows.engine import perform
 print(json.dumps(perform(extract, extract.Settings(**json.loads(sys.argv[1]))).to_json()))
+"""
+
+
+SLOW = """
+import time
+from store import view
+if not hasattr(view, "at_once"):  # Dask imports this twice
+    view.at_once = view.pool
+    def pool(values, how):
+        time.sleep(0.02)
+        return view.at_once(values, how)
+    view.pool = pool
 """
 
 
@@ -135,3 +150,86 @@ def test_a_part_that_is_none_is_refused(text: str) -> None:
 def test_a_part_without_samples_is_refused(workplace: Path) -> None:
     with pytest.raises(WrongRequest, match="part 1/1000000 of 24 holds none; use fewer parts"):
         planned(extract, settings("runs/store", part="1/1000000"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A real scheduler with two one-thread workers that take a moment over every row."""
+    slow = tmp_path / "slowly.py"
+    slow.write_text(SLOW)
+    file = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    work = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--nthreads", "1"]
+    work += ["--host", "127.0.0.1", "--no-dashboard", "--preload", str(slow), "--scheduler-file", str(file)]
+    log = (tmp_path / "dask.log").open("wb")
+    (tmp_path / "elsewhere").mkdir()
+
+    def start(command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path / "elsewhere")
+
+    started = [start([*dask, "--no-dashboard", "--scheduler-file", str(file)])]
+    try:
+        until = time.monotonic() + 90
+        while not file.exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        started += [start(work), start(work)]
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def reading(client: Client) -> list[int]:
+    """Return the processes of the workers that have a store open."""
+
+    def opened() -> tuple[int, int]:
+        from store import view
+
+        return os.getpid(), view._rows.cache_info().currsize
+
+    return [pid for pid, stores in client.run(opened).values() if stores]
+
+
+def test_analyses_run_on_the_cluster_and_a_killed_worker_is_made_up_for(
+    cluster: str, workplace: Path
+) -> None:
+    wanted = q1.Settings(samples=40, vlm=[REF], decoder="ltx-video-tiny@random0", points=["vit.1"])
+    perform(extract, extract.Settings(samples=40, vlm=[REF], decoder=wanted.decoder, points=["vit.1"]))
+    killed = []
+
+    def kill(client: Client) -> None:
+        until = time.monotonic() + 120
+        while not killed and time.monotonic() < until:
+            killed.extend(reading(client)[:1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    with Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=90)
+        killer = threading.Thread(target=kill, args=[client])
+        killer.start()
+        there = perform(q1, wanted.model_copy(update={"dask": cluster}))
+        killer.join()
+        (left,) = reading(client)
+    assert left != killed[0]
+    assert "Q1.5 distances" in {r.name for r in there.ran if r.state == "completed"}
+    latents = store.open("runs/store")
+    (distances,) = [r for r in latents.recipes() if r.operation == "q1.5"]
+    latents.forget(distances.id)
+    here = perform(q1, wanted)
+    assert [r.name for r in here.ran if r.state == "completed"] == ["Q1.5 distances"]
+    assert here.run == there.run  # the same numbers, to the bit
+
+
+def test_a_cluster_that_is_not_there_is_refused_in_one_sentence(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import cluster as module
+
+    monkeypatch.setattr(module, "CONNECT_S", 1)
+    with pytest.raises(WrongRequest, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
+        perform(extract, settings("runs/store", dask="tcp://127.0.0.1:9"))
+    with pytest.raises(ValueError, match="dask"):
+        settings("runs/store", dask="somewhere")
