@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import store
-from flows.settings import ExtractSettings, Settings
+from flows.settings import ExtractSettings, Settings, size_of
 from foresight import data, models
 from foresight.models import ModelRef
 from foresight.models.device import KERNELS, check_dtype, resolve_attention, resolve_device
@@ -88,10 +88,11 @@ def _extraction(ref: ModelRef, settings: Settings, house: House, points: list[st
     card = ref.card
     dtype = check_dtype(card.dtype if settings.dtype == "card" else settings.dtype)
     asked = points or list(card.default_points)
+    wanted = settings.decoder_size if card.role == "decoder" else settings.size
     found = Extract(
         ref=ref,
         points=models.resolve_points(models.points(card), asked, model=card.name),
-        framing=Framing(sampling=data.Sampling(frames=settings.frames), size=card.size),
+        framing=Framing(sampling=data.Sampling(frames=settings.frames), size=size_of(wanted) or card.size),
         dtype=dtype,
         attention=resolve_attention(
             house.device, dtype, kernels=models.kernels(card) or KERNELS, asked=settings.attention

@@ -54,6 +54,8 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--samples", type=int, help="How many samples; default all (synthetic: 500)."),
         click.option("--seed", type=int, help="Seed of data, splits and resampling."),
         click.option("--frames", type=int, help="Frames per clip; stills always give one."),
+        click.option("--size", metavar="HxW", help="Frames for the VLMs, in pixels; default the card's."),
+        click.option("--decoder-size", metavar="HxW", help="Frames for the decoder; the same ratio in q1."),
         click.option(
             "--vlm", multiple=True, metavar="CARD[@REVISION]", help="Repeatable. `foresight models` lists."
         ),
@@ -154,12 +156,13 @@ def models(card: str | None, size: str | None, frames: int, cards: tuple[str, ..
 
     with _Errors(as_json, "models"):
         from flows.build import declare_cards
+        from flows.settings import size_of
 
         declare_cards(cards)
         if card is None:
             rows = describe.all_cards()
         else:
-            rows = describe.card_points(card, describe.size_of(size), frames)
+            rows = describe.card_points(card, size_of(size), frames)
     _print_json(rows) if as_json else show.models_table(rows)
 
 

@@ -67,16 +67,6 @@ def _origin(card: model_cards.Card) -> str:
     return f"{card.repo}@{card.revision[:12]}" if card.revision else f"{card.repo}, no commit pinned yet"
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
-    """Return (height, width) from 'HxW'. Raises `ValueError` for anything else."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) for p in parts):
-        raise ValueError(f"a size is HEIGHTxWIDTH in pixels, as in 448x672, but got {text!r}")
-    return int(parts[0]), int(parts[1])
-
-
 def data_set(spec: str, samples: int | None) -> dict[str, Any]:
     """Return what a data set holds, and every file that cannot be used."""
     found: dict[str, Any] = data.check(spec, samples=samples, cache_dir=RUNS / "cache" / "digests").to_json()

@@ -26,7 +26,7 @@ ATTEMPTS = 5
 RUN = "run"
 """Operation of the record a finished run leaves: what it was made of, stage by stage."""
 
-PLACEMENT = {"store", "out", "device", "batch", "workers", "dask", "refresh", "cards"}
+PLACEMENT = {"store", "out", "device", "spread", "batch", "workers", "dask", "refresh", "cards"}
 """Settings that say where and how, not what."""
 
 

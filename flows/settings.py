@@ -1,8 +1,11 @@
 """What a user may set, as one flat form: the command line, the Prefect form and the flows share it."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+SIZE = r"^([1-9][0-9]{0,3}x[1-9][0-9]{0,3})?$"
+"""HEIGHTxWIDTH in px, or nothing."""
 
 
 class Settings(BaseModel):
@@ -20,6 +23,13 @@ class Settings(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the data, the splits and the resampling.")
     frames: int = Field(1, ge=1, le=1025, description="Frames per clip; stills always give one.")
+    size: str = Field(
+        "",
+        pattern=SIZE,
+        description="HEIGHTxWIDTH in px that frames are cropped and resized to for the VLMs, before a model's own "
+        "preprocessing; empty: each card's own.",
+    )
+    decoder_size: str = Field("", pattern=SIZE, description="The same for the decoder.")
     vlm: list[str] = Field(
         ["qwen2.5-vl-tiny"],
         min_length=1,
@@ -78,6 +88,17 @@ class AlignmentSettings(Settings):
         [], description="The point of the decoder that is compared; empty: its card's."
     )
 
+    @model_validator(mode="after")
+    def _same_part_of_every_picture(self) -> Self:
+        (h, w), (high, wide) = (size_of(s) or (1, 1) for s in (self.size, self.decoder_size))
+        if h * wide != w * high:
+            raise ValueError(
+                "models that are compared see the same part of each picture, so --size and --decoder-size have "
+                f"their sides in one ratio, but got {self.size or 'a square'} and {self.decoder_size or 'a square'}; "
+                "give both"
+            )
+        return self
+
 
 class ExtractSettings(Settings):
     """Settings of an extraction on its own."""
@@ -96,3 +117,13 @@ class ExtractSettings(Settings):
         if value and int(value.split("/")[0]) > int(value.split("/")[1]):
             raise ValueError("a part is I/N with I from 1 to N")
         return value
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) px from 'HxW', None for nothing. Raises `ValueError` for anything else."""
+    if not text:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) for p in parts):
+        raise ValueError(f"a size is HEIGHTxWIDTH in pixels, as in 448x672, but got {text!r}")
+    return int(parts[0]), int(parts[1])
