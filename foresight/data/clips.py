@@ -9,10 +9,9 @@ from functools import cache
 
 import numpy as np
 
-from foresight.data import decord_reader, pyav_reader
+from foresight.data import decord_reader, pyav_reader, vp9_header
 from foresight.data.clip_errors import ClipError
 from foresight.data.pyav_reader import Header
-from foresight.data.pyav_reader import header as read_header
 from foresight.data.sampling import Sampling
 from foresight.nouns import Frames
 
@@ -41,6 +40,11 @@ class ClipFacts:
     """(height, width) in px, upright."""
     decoder: str
     header: Header
+
+
+def read_header(path: str) -> Header:
+    """Return a clip's header. Raises ClipError when there is no video stream to open."""
+    return vp9_header.read(path) or pyav_reader.header(path)
 
 
 def read_clip(path: str, sampling: Sampling, *, header: Header | None = None) -> Frames:

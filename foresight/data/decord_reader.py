@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -54,9 +55,9 @@ def heard() -> bytes:
 def read(path: str, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (pixels [time row col 3], start of every frame in s, which frames were taken).
 
-    After `hear`, refuses a clip in which damage was concealed up to the last frame that was asked for. A clip
-    turned by its container to stand upright is refused: decord 0.6.0 gives it a fourth channel.
-    Raises ClipError.
+    Pixels may be read, not written. After `hear`, refuses a clip in which damage was concealed up to the last
+    frame that was asked for. A clip turned by its container to stand upright is refused: decord 0.6.0 gives it
+    a fourth channel. Raises ClipError.
     """
     decord = _decord()
     if decord is None:
@@ -68,7 +69,7 @@ def read(path: str, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, np.ndar
         starts_s = np.asarray(video.get_frame_timestamp(np.arange(count)), np.float64)[:, 0].round(6)
         chosen = choose(sampling, starts_s)
         unique, back = np.unique(chosen, return_inverse=True)
-        pixels = video.get_batch(unique.tolist()).asnumpy()
+        pixels = np.from_dlpack(_InMemory(video.get_batch(unique.tolist())))
         if CONCEALED in heard():
             raise ClipError("it conceals damage")
     except ClipError:
@@ -78,6 +79,19 @@ def read(path: str, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, np.ndar
     if len(unique) < len(chosen):
         pixels = pixels[back]
     return pixels, starts_s, chosen
+
+
+class _InMemory:
+    """decord's array, lent to NumPy where it lies: it holds the pixels, and a copy costs as much as a frame."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.to_dlpack()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
 
 
 @cache
