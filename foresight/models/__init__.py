@@ -1,6 +1,12 @@
 """Cards of the models we can read, and how to load them. A family is one file; the folder is the registry.
 
 Importing this package imports no torch: cards and points are plain data.
+
+A family module gives `CARDS`, `points`, `grid`, `load` and `PREPROCESSING`, and where they apply:
+- `tokens(card, point, size, frames)`: tokens of a sample, when there are more than its grid holds;
+- `preprocessing(card, point)`: in place of `PREPROCESSING`, when it depends on the point;
+- `KERNELS`: the attention kernels its classes have, when those are not all;
+- `shorten(card, config, points)` with `load(..., points=None)`: to load just the layers that points need.
 """
 
 from __future__ import annotations
