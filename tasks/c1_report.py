@@ -1,0 +1,171 @@
+"""C1's last stage: its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import store
+from foresight.reports import figure_files, measurements_csv, render
+from foresight.reports.c1 import C1Inputs, build_c1_report
+from foresight.studies.rebuilt import TRAINED
+from foresight.studies.reconstruction import MEAN_IMAGE, RANDOM, ROUND_TRIP
+from tasks.c1 import Decide, Project, Row, place_of, pooled, read_rows, to_json
+from tasks.extract import Extract
+from tasks.house import House, Progress
+from tasks.model import provenance
+from tasks.reconstruct import Rebuild, References
+from tasks.stages import Look, look_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class C1Report:
+    """Write the C1 report. Outputs: `page` (HTML), `measurements` (JSON), `table` (CSV), `figures`."""
+
+    projection: Project
+    rows: tuple[Row, ...]
+    rebuilds: tuple[Rebuild, ...]
+    references: References
+    decide: Decide
+    name: str = "report"
+
+    @property
+    def extractions(self) -> tuple[Extract, ...]:
+        every = [self.references.decoder, *(s.extract for s in self.projection.sources)]
+        return tuple({e.name: e for e in every}.values())
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        models = (f"model {e.ref.short}" for e in self.extractions)
+        own = (self.projection.name, self.references.name, self.decide.name)
+        measured = [r.name for r in self.rows] + [r.name for r in self.rebuilds]
+        return tuple(dict.fromkeys(("data", *models, *(e.name for e in self.extractions), *own, *measured)))
+
+    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
+        skipped = [[s.key, s.why] for s in house.manifest.skipped]
+        inputs = {"manifest": house.manifest_id, "decision": given[self.decide.name].outputs["decision"]}
+        measured = [self.projection.name, *(r.name for r in self.rows)]
+        inputs |= {name: given[name].outputs["measurements"] for name in measured}
+        pictured = [self.references.name, *(r.name for r in self.rebuilds)]
+        inputs |= {name: given[name].outputs["pictures"] for name in pictured}
+        return store.Recipe(
+            operation="c1.report",
+            version=1,
+            settings={
+                "skipped": store.digest("skipped", skipped),
+                "models": [[str(e.ref), given[f"model {e.ref.short}"].key] for e in self.extractions],
+            },
+            inputs=inputs,
+        )
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        return look_up(house, self.name, self.recipe(house, given))
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        inputs = self._inputs(house, given)
+        report = build_c1_report(inputs)
+        figures = {Path(name).name: content for name, content in figure_files(report).items()}
+        outputs = {
+            "figures": house.store.put_tree(figures),
+            "page": house.store.put_blob(render(report).encode(), "text/html"),
+            "report": house.store.put_blob(to_json(report.to_json()), "application/json"),
+            "measurements": house.store.put_blob(to_json(list(inputs.measurements)), "application/json"),
+            "table": house.store.put_blob(measurements_csv(inputs.measurements).encode(), "text/csv"),
+        }
+        house.store.record(
+            self.recipe(house, given),
+            outputs=outputs,
+            values={"verdict": str(inputs.decision["overall"]), "skipped": len(house.manifest.skipped)},
+            provenance=provenance(),
+        )
+
+    def _inputs(self, house: House, given: Mapping[str, Look]) -> C1Inputs:
+        manifest = house.manifest
+        decision = json.loads(house.store.get_blob(given[self.decide.name].outputs["decision"]))
+        rows: list[Project | Row] = [self.projection, *self.rows]
+        measured = [m for r in rows for m in read_rows(house, given[r.name])]
+        shown = [s for s in self.projection.sources if s.variant == TRAINED] or list(self.projection.sources)
+        ids = [i for e in self.extractions for i in given[e.name].values["recipes"].values()]
+        done = [*rows, self.references, *self.rebuilds, self.decide]
+        ids += [key for r in done if (key := given[r.name].key)]
+        several = len({s.model for s in shown}) > 1
+        return C1Inputs(
+            measurements=measured,
+            decision=decision,
+            data={
+                "source": manifest.source,
+                "n": len(manifest),
+                "skipped": [{"key": s.key, "why": s.why} for s in manifest.skipped],
+            },
+            models=[
+                {
+                    "card": e.ref.short,
+                    "role": "control" if e.ref.kind == "random" else e.ref.card.role,
+                    "params": e.ref.card.parameters,
+                    "points": [p.name for p in e.points],
+                    "fingerprint": given[f"model {e.ref.short}"].values["fingerprint"]["weights"],
+                }
+                for e in self.extractions
+            ],
+            labels=list(manifest.labels),
+            projections={
+                f"{s.model} {s.point}" if several else s.point: _plane(pooled(house, given, s).values)
+                for s in shown[:12]
+            },
+            truth=_line(house, given[self.references.name], "input"),
+            pictures=self._galleries(house, given, decision["best_point"]),
+            recipes=[{"id": i, **house.store.recipe(i).canonical()} for i in dict.fromkeys(ids)],
+            versions=_flat(provenance()),
+        )  # fmt: skip
+
+    def _galleries(
+        self, house: House, given: Mapping[str, Look], best: str
+    ) -> dict[str, dict[str, list[bytes]]]:
+        """Return the best point with its controls, and every point beside each other."""
+        references = {
+            name: _line(house, given[self.references.name], name) for name in (ROUND_TRIP, MEAN_IMAGE)
+        }
+        mine = {place_of(r.source): r for r in self.rebuilds}
+        at = [r for r in self.rebuilds if r.source.point == best and r.source.variant == TRAINED] or [
+            self.rebuilds[0]
+        ]
+        own = {reading: _line(house, given[at[0].name], reading) for reading in at[0].readings}
+        model, point, variant = place_of(at[0].source)
+        if variant == TRAINED and (twin := mine.get((model, point, RANDOM))) is not None:
+            own[RANDOM] = _line(house, given[twin.name], twin.readings[0])
+        along = {
+            r.source.point: _line(house, given[r.name], r.readings[0])
+            for (m, _, v), r in mine.items()
+            if (m, v) == (model, variant)
+        }
+        lines = {f"{model} {point} and its controls": {**references, **own}, f"Every point of {model}": along}
+        found = {title: {k: v for k, v in held.items() if v} for title, held in lines.items()}
+        return {title: held for title, held in found.items() if held}
+
+
+def _plane(values: np.ndarray) -> dict[str, Any]:
+    """Return the first two principal components: `xy` [sample 2] and the share of variance of each."""
+    from sklearn.decomposition import PCA
+
+    found = PCA(2, svd_solver="full")
+    return {"xy": found.fit_transform(values.astype(np.float64)).tolist(),
+            "explained": found.explained_variance_ratio_.tolist()}  # fmt: skip
+
+
+def _line(house: House, look: Look, name: str) -> list[bytes]:
+    """Return the kept pictures of a stage under a name, in order; none where nothing could be rebuilt."""
+    tree = house.store.get_tree(look.outputs["pictures"])
+    names: Sequence[str] = sorted(n for n in tree if n.startswith(f"{name.replace(' ', '-')}-"))
+    return [house.store.get_blob(tree[n]) for n in names]
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        flat |= {str(k): str(v) for k, v in item.items()} if isinstance(item, Mapping) else {key: str(item)}
+    return flat
