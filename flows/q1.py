@@ -21,14 +21,21 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
         extraction(role_of(settings.decoder, "decoder"), settings, house, points=settings.decoder_points)
     )
     copies = tuple(c for v in vlm if (c := control_of(v, settings, house)))
-    compared = Compared(vlm=vlm, copies=copies, decoder=decoder)
+    decoder_copy = control_of(decoder, settings, house)
+    compared = Compared(vlm=vlm, copies=copies, decoder=decoder, decoder_copy=decoder_copy)
     rows = tuple(Measure(row=row, compared=compared, seed=settings.seed) for row in TITLES)
     decide = Decide(rows=rows, compared=compared)
     examples = DecodeExamples(decoder=decoder) if decodes(decoder) else None
     report = Q1Report(rows=rows, decide=decide, examples=examples, compared=compared, seed=settings.seed)
     # the decoder first: its pictures are the first thing there is to see
-    decoded = [examples] if examples else []
-    return [Ingest(), *model_stages([decoder, *vlm, *copies]), *decoded, *rows, decide, report]
+    return [
+        Ingest(),
+        *model_stages([decoder, *compared.extractions]),
+        *([examples] if examples else []),
+        *rows,
+        decide,
+        report,
+    ]
 
 
 __getattr__ = flows_of(__name__)

@@ -26,11 +26,12 @@ from foresight.reports import (
     Section,
     Table,
     build_q1_report,
+    figure_files,
     render,
 )
 from foresight.reports.galleries import gallery
 from foresight.reports.tables import measurements_csv
-from foresight.studies import alignment
+from foresight.studies import pictures
 from foresight.studies.alignment import TRAINED
 from tasks.extract import Extract
 from tasks.house import House, Progress, write_whole
@@ -45,6 +46,7 @@ EXAMPLES_VERSION = 1
 QUERIES = 6
 THUMBNAIL_PX = 96
 PAIRS = 20_000
+OUTLIERS = 8
 
 
 def decodes(extract: Extract) -> bool:
@@ -118,7 +120,8 @@ class DecodeExamples:
 
 @dataclass(frozen=True, kw_only=True)
 class Q1Report:
-    """Write the Q1 report. Outputs: `page` (HTML), `measurements` (JSON), `table` (CSV)."""
+    """Write the Q1 report. Outputs: `page` (HTML), `report` (JSON), `measurements` (JSON), `table` (CSV), and
+    `figures` as PNG and PDF."""
 
     rows: tuple[Measure, ...]
     decide: Decide
@@ -142,7 +145,7 @@ class Q1Report:
             inputs["pictures"] = given[self.examples.name].outputs["pictures"]
         return store.Recipe(
             operation="q1.report",
-            version=1,
+            version=2,
             settings={
                 "skipped": store.digest("skipped", skipped),
                 "models": [
@@ -158,14 +161,10 @@ class Q1Report:
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         inputs = self._inputs(house, given)
         report = build_q1_report(inputs)
-        figures = {
-            f"{section.id}-{figure.name}.png".lower(): figure.png
-            for section in report.sections
-            for figure in section.figures
-            if figure.name
-        }
+        figures = {Path(name).name: content for name, content in figure_files(report).items()}
         outputs = {
             "figures": house.store.put_tree(figures),
+            "report": house.store.put_blob(to_json(report.to_json()), "application/json"),
             "page": house.store.put_blob(render(report).encode(), "text/html"),
             "measurements": house.store.put_blob(to_json(list(inputs.measurements)), "application/json"),
             "table": house.store.put_blob(measurements_csv(inputs.measurements).encode(), "text/csv"),
@@ -186,12 +185,17 @@ class Q1Report:
         best = next(s for s in spaces.vlm if s.point == best_point)
         queries = [i * len(manifest) // QUERIES for i in range(QUERIES)] if len(manifest) > QUERIES else []
         keys = [s.key for s in manifest]
-        pairs = alignment.distance_pairs(best.space, spaces.decoder.space, most=PAIRS, seed=self.seed)
+        pairs = pictures.distance_pairs(best.space, spaces.decoder.space, most=PAIRS, seed=self.seed)
         classes = sorted({label for label in manifest.labels if label is not None})
         projections = {
-            s.point: alignment.projection(s.space)
+            s.point: pictures.projection(s.space)
             for s in (*spaces.vlm, spaces.decoder)
             if s.variant == TRAINED
+        }
+        embeddings = {
+            s.point: found
+            for s in (*spaces.vlm, spaces.decoder)
+            if s.variant == TRAINED and (found := pictures.embedding(s.space, seed=self.seed))
         }
         return Q1Inputs(
             measurements=[*measured, *decided["measurements"]],
@@ -207,13 +211,18 @@ class Q1Report:
             keys=keys,
             labels=list(manifest.labels),
             projections=projections,
+            embeddings=embeddings,
+            outliers=[
+                pair | {"first": keys[pair["first"]], "second": keys[pair["second"]]}
+                for pair in pictures.outliers(best.space, spaces.decoder.space, OUTLIERS)
+            ],
             thumbnails={s.key: house.source.thumbnail(s, THUMBNAIL_PX) for s in manifest.samples[:2000]},
             distances={**pairs, "point": best.point},
             neighbours=[
                 {
                     "query": keys[i],
-                    "vlm": [keys[j] for j in alignment.nearest(best.space, i, 6)],
-                    "decoder": [keys[j] for j in alignment.nearest(spaces.decoder.space, i, 6)],
+                    "vlm": [keys[j] for j in pictures.nearest(best.space, i, 6)],
+                    "decoder": [keys[j] for j in pictures.nearest(spaces.decoder.space, i, 6)],
                 }
                 for i in queries
             ],
@@ -265,12 +274,13 @@ def write_report(house: House, report: Look, out: Path) -> Path:
     """Copy a finished report out of the store into a folder people can open; return the page's path."""
     for name, output in (
         ("report.html", "page"),
+        ("report.json", "report"),
         ("measurements.json", "measurements"),
         ("measurements.csv", "table"),
     ):
         write_whole(out / name, house.store.get_blob(report.outputs[output]))
-    for name, png in read_figures(house, report).items():
-        write_whole(out / "figures" / name, png)
+    for name, blob in house.store.get_tree(report.outputs["figures"]).items():
+        write_whole(out / "figures" / Path(name).name, house.store.get_blob(blob))
     return out / "report.html"
 
 
@@ -324,7 +334,7 @@ def _readable_thumbnails(house: House, samples: Sequence[Sample]) -> Iterator[tu
 def read_figures(house: House, report: Look) -> dict[str, bytes]:
     """Return the PNG files of a finished report's figures, by name."""
     tree = house.store.get_tree(report.outputs["figures"])
-    return {Path(name).name: house.store.get_blob(blob) for name, blob in tree.items()}
+    return {Path(n).name: house.store.get_blob(blob) for n, blob in tree.items() if n.endswith(".png")}
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -157,13 +157,18 @@ def heat_map(
 
 
 def projections(
-    panels: Mapping[str, Mapping[str, Any]], labels: Sequence[str | None], *, most: int = 8
+    panels: Mapping[str, Mapping[str, Any]],
+    labels: Sequence[str | None],
+    *,
+    most: int = 8,
+    axes: tuple[str, str] = ("PC 1", "PC 2"),
 ) -> Picture:
     """Return one 2-D scatter per point, coloured by label; beyond `most` labels the rarest are one 'other'.
 
     `panels[point]` holds `xy` [sample 2] and `explained`, the variance shares of the two axes.
     """
     names, codes = label_codes(labels, most=most)
+    across, up = axes
 
     def draw(theme: Theme) -> Canvas:
         columns = min(3, len(panels))
@@ -187,8 +192,8 @@ def projections(
                 axes,
                 theme,
                 title=literal(point, 34),
-                xlabel=f"PC 1{share[0]}",
-                ylabel=f"PC 2{share[1]}",
+                xlabel=f"{across}{share[0]}",
+                ylabel=f"{up}{share[1]}",
                 grid="both",
             )
             axes.tick_params(labelsize=8.5)

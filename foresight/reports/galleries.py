@@ -74,6 +74,31 @@ def retrieval(
     return Picture(draw)
 
 
+def outliers(rows: Sequence[Mapping[str, Any]], thumbnails: Mapping[str, bytes]) -> Picture:
+    """Return pairs of samples with the rank of their distance in both spaces under each, in reading order.
+
+    Each row holds `first` and `second` (keys), `vlm` and `decoder`: the share of all pairs that lie closer.
+    """
+    if not rows:
+        raise ValueError("outliers are shown as pairs, but there are none; leave the figure out")
+    cell, high, wide = 0.84, 1.3, 4
+
+    def draw(theme: Theme) -> Canvas:
+        columns = min(wide, len(rows))
+        canvas, axes = _table(theme, columns * (2 * cell + 0.3), -(-len(rows) // wide) * high)
+        for i, row in enumerate(rows):
+            x, y = (i % wide) * (2 * cell + 0.3) + 0.04, (i // wide) * high + 0.04
+            _sample(axes, theme, str(row["first"]), thumbnails, x, y)
+            _sample(axes, theme, str(row["second"]), thumbnails, x + cell, y)
+            middle = x + cell - 0.04
+            for j, (name, key) in enumerate((("VLM", "vlm"), ("decoder", "decoder"))):
+                text = f"{name}: farther than {100 * row[key]:.0f} %"
+                _say(axes, theme, text, middle, y + 0.9 + 0.17 * j, size=8.5, ha="center")
+        return canvas
+
+    return Picture(draw)
+
+
 def reconstructions(items: Sequence[Mapping[str, Any]]) -> Picture:
     """Return input, decoded output and absolute difference, one column per item.
 

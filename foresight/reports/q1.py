@@ -35,12 +35,16 @@ class Q1Inputs:
     """[sample], in the order of `keys`."""
     projections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """point → {xy: [sample 2], explained: [share of PC 1, share of PC 2]}."""
+    embeddings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """point → {xy: [sample 2], trustworthiness} of a t-SNE."""
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
     """key → PNG."""
     distances: Mapping[str, Any] | None = None
     """{vlm: [pair], decoder: [pair], point}: a subsample of the condensed distances, pair by pair."""
     neighbours: Sequence[Mapping[str, Any]] = ()
     """{query: key, vlm: [key …], decoder: [key …]}, nearest first."""
+    outliers: Sequence[Mapping[str, Any]] = ()
+    """{first: key, second: key, vlm, decoder}: the share of pairs that lie closer, in either space."""
     reconstructions: Sequence[Mapping[str, Any]] = ()
     """{input: PNG, output: PNG, psnr: dB}."""
     stages: Sequence[Mapping[str, Any]] = ()

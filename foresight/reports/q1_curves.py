@@ -174,11 +174,16 @@ def target_maps(rows: Sequence[Row]) -> list[Figure]:
                     wide=len(targets) > 6,
                     alt=f"Heat map of {title} for {len(points)} points by {len(targets)} targets, from "
                     f"{number_text(np.nanmin(grid))} to {number_text(np.nanmax(grid))}",
-                    caption=f"{title}: extraction points by parts of the decoder's latent, "
-                    f"n = {n_text(mine[0])}.",
+                    caption=f"{title}: extraction points by {_target_words(targets)}, n = {n_text(mine[0])}.",
                 )
             )
     return made
+
+
+def _target_words(targets: Sequence[str]) -> str:
+    if any("label" in t for t in targets):
+        return "the kind of pairs that are compared"
+    return "parts of the decoder's latent"
 
 
 def copy_of(rows: Sequence[Row], m: Row) -> dict[str, float]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from foresight.reports import figures, galleries
 from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Figure, Section, Table, number_text
 from foresight.reports.projector import Projector, projector
 from foresight.reports.q1_curves import by_k, copy_of, curves, overview, peaks, point_table, target_maps
+from foresight.reports.q1_decoder import decoder_section
+from foresight.reports.q1_kernels import kernel_section
 from foresight.reports.q1_rows import (
     JUDGED,
     NAN,
@@ -20,6 +20,7 @@ from foresight.reports.q1_rows import (
     is_decoder,
     lead_like,
     lead_name,
+    lower_is_better,
     names,
     real,
     threshold_of,
@@ -30,6 +31,15 @@ from foresight.reports.tables import known, measurement_table, n_text, point_nam
 
 if TYPE_CHECKING:
     from foresight.reports.q1 import Q1Inputs
+
+CRITERIA = {
+    "Q1.2": ("q1.fail.semantics",),
+    "Q1.3": ("q1.fail.dimension", "q1.fail.topology"),
+    "Q1.4": ("q1.fail.linear", "q1.fail.spatial"),
+    "Q1.5": ("q1.fail.structure",),
+    "Q1.6": ("q1.fail.neighbours",),
+}
+"""Which failure criteria read which row."""
 
 MOST_PANELS = 12
 MOST_BARS = 16
@@ -58,11 +68,12 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
     overall = row == "Q1.D"
     build = {
         "Q1.1": _q11,
+        "Q1.2": lambda _, mine: decoder_section(mine),
         "Q1.3": _q13,
         "Q1.4": _q14,
         "Q1.5": _q15,
         "Q1.6": _q16,
-        "Q1.7": _q17,
+        "Q1.7": kernel_section,
         "Q1.D": _q1d,
     }.get(row, _any)
     whole = [m for m in rows if not m.get("target")]
@@ -78,7 +89,7 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
         tables=tables,
         text=[t for t in text if t],
         projector=_projector(inputs) if row == "Q1.1" else None,
-        changes=_composite_changes(inputs) if overall else words.changes_for(verdict),
+        changes=_composite_changes(inputs) if overall else _changes(inputs, row, verdict),
         verdict=str((inputs.decision if overall else verdict).get("overall" if overall else "verdict", "")),
     )
 
@@ -86,15 +97,29 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
 def _projector(inputs: Q1Inputs) -> Projector | None:
     if not inputs.projections:
         return None
-    return projector(_panels(inputs), inputs.labels, inputs.keys, inputs.thumbnails)
+    both = dict(_panels(inputs.projections))
+    both |= {f"{p}, t-SNE": panel for p, panel in _panels(inputs.embeddings).items()}
+    return projector(both, inputs.labels, inputs.keys, inputs.thumbnails)
 
 
-def _panels(inputs: Q1Inputs) -> Mapping[str, Mapping[str, Any]]:
-    """Return at most `MOST_PANELS` projections, evenly spaced from the first point to the last."""
-    points = list(inputs.projections)
+def _panels(held: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Return at most `MOST_PANELS` of them, evenly spaced from the first point to the last."""
+    points = list(held)
     count = min(len(points), MOST_PANELS)
     kept = [points[round(i * (len(points) - 1) / max(count - 1, 1))] for i in range(count)]
-    return {p: inputs.projections[p] for p in kept}
+    return {p: held[p] for p in kept}
+
+
+def _changes(inputs: Q1Inputs, row: str, verdict: Mapping[str, Any]) -> list[str]:
+    """Say what would change what the row decides: its threshold, and the failure criteria that read it."""
+    lines = words.changes_for(verdict)
+    for c in inputs.decision.get("criteria", ()):
+        if c["name"] in CRITERIA.get(row, ()):
+            state = {"TRIGGERED": "is triggered", "NOT TRIGGERED": "is not triggered"}.get(
+                c["state"], "is open"
+            )
+            lines.append(f"“{c['title']}” {state}: {c['why']}. {c['rule']}")
+    return lines
 
 
 Parts = tuple[list[str], list[Figure], list[Table]]
@@ -123,22 +148,43 @@ def _q11(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
         alt = f"{len(shown)} of the samples as thumbnails with their labels"
         picture = galleries.gallery(shown, columns=12)
         pictures.append(Figure.of(picture, name="samples", wide=True, alt=alt, caption=caption))
+    pictures += _scatters(inputs)
+    return text, pictures + curves(inputs, every), [peaks(rows)]
+
+
+def _scatters(inputs: Q1Inputs) -> list[Figure]:
+    """Return principal components and t-SNE of the points, coloured by label."""
+    made = []
     if inputs.projections:
-        n = len(inputs.labels)
-        pictures.append(
+        shown = _panels(inputs.projections)
+        made.append(
             Figure.of(
-                figures.projections(_panels(inputs), inputs.labels),
+                figures.projections(shown, inputs.labels),
                 name="projections",
                 wide=True,
                 twin=True,
-                alt=f"Scatter of {n} samples on their first two principal components at "
-                f"{', '.join(_panels(inputs))}, coloured by label",
-                caption=f"First two principal components of the pooled latents, n = {n}, one panel for "
-                f"{len(_panels(inputs))} of {len(inputs.projections)} points; each axis names its "
+                alt=f"Scatter of {len(inputs.labels)} samples on their first two principal components at "
+                f"{', '.join(shown)}, coloured by label",
+                caption=f"First two principal components of the pooled latents, n = {len(inputs.labels)}, one "
+                f"panel for {len(shown)} of {len(inputs.projections)} points; each axis names its "
                 "share of the variance. No number is measured in a projection.",
             )
         )
-    return text, pictures + curves(inputs, every), [peaks(rows)]
+    if inputs.embeddings:
+        shown = _panels(inputs.embeddings)
+        trust = [float(e["trustworthiness"]) for e in shown.values()]
+        made.append(
+            Figure.of(
+                figures.projections(shown, inputs.labels, axes=("t-SNE 1", "t-SNE 2")),
+                name="tsne",
+                wide=True,
+                alt=f"t-SNE of {len(inputs.labels)} samples at {', '.join(shown)}, coloured by label",
+                caption="t-SNE (perplexity 30, started from the components), n = "
+                f"{len(inputs.labels)}: distances between clusters and their sizes mean nothing. Trustworthiness of "
+                f"neighbours, 0.5 for a random layout: {number_text(min(trust))} to {number_text(max(trust))}.",
+            )
+        )
+    return made
 
 
 def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
@@ -147,7 +193,7 @@ def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
     # the depth with the fewest dimensions is the hardest to map from
     vlm = words.best([m for m in mine if not is_decoder(inputs, m)], lower=True)
     decoder = words.best([m for m in mine if is_decoder(inputs, m)])
-    text = [words.ratio_sentence(vlm, decoder), words.spread_sentence(mine)]
+    text = [words.ratio_sentence(vlm, decoder), words.spread_sentence(mine), words.noise_sentence(vlm)]
     bars = [
         figures.Bar(
             label=point_name(m),
@@ -157,12 +203,12 @@ def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
             high=real(m.get("high")),
         )
         for m in words.trained(rows)
-        if "share" not in m["name"].lower()
+        if not lower_is_better(m["name"])
     ]
     pictures: list[Figure] = []
     many = len({b.label for b in bars}) > MOST_BARS
     if many:
-        pictures += curves(inputs, [m for m in rows if "share" not in m["name"].lower()])
+        pictures += curves(inputs, [m for m in rows if not lower_is_better(m["name"])])
     elif any(known(b.value) for b in bars):
         pictures.append(
             Figure.of(
@@ -194,6 +240,7 @@ def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
         words.peak_sentence(rows, lead),
         words.control_sentence(top) if top else "",
         words.untrained_sentence(rows, lead),
+        words.halves_sentence(rows, lead),
     ]
     pictures: list[Figure] = []
     for name in [n for n in names(rows) if lead_like(n, "Q1.4")][:2]:
@@ -230,7 +277,11 @@ def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
 
 def _q15(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
     lead = lead_name(rows, "Q1.5")
-    text = [words.peak_sentence(rows, lead), words.untrained_sentence(rows, lead)]
+    text = [
+        words.peak_sentence(rows, lead),
+        words.untrained_sentence(rows, lead),
+        words.halves_sentence(rows, lead),
+    ]
     pictures = curves(inputs, rows)
     if inputs.distances is not None:
         d = inputs.distances
@@ -246,12 +297,27 @@ def _q15(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 "means the spaces order distances alike.",
             )
         )
+    if inputs.outliers:
+        pictures.append(
+            Figure.of(
+                galleries.outliers(inputs.outliers, inputs.thumbnails),
+                name="outliers",
+                wide=True,
+                alt=f"{len(inputs.outliers)} pairs of samples that one space holds close and the other far apart",
+                caption="Pairs whose distance the two spaces order most differently; under each, the share of all "
+                "pairs that lie closer in either space. Examples, not a measurement.",
+            )
+        )
     return text, pictures, [peaks(rows)]
 
 
 def _q16(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
     lead = lead_name(rows, "Q1.6")
-    text = [words.peak_sentence(rows, lead), words.untrained_sentence(rows, lead)]
+    text = [
+        words.peak_sentence(rows, lead),
+        words.untrained_sentence(rows, lead),
+        words.halves_sentence(rows, lead),
+    ]
     # one curve per measure at the k that is judged; the other k have a figure of their own
     judged = [m for m in rows if "@" not in m["name"] or m["name"].endswith("@10")]
     pictures = curves(inputs, judged)
@@ -271,43 +337,6 @@ def _q16(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
                 caption=f"{len(shared)} queries, the {k} nearest samples in each space, nearest "
                 f"first. Framed: near in both ({sum(shared)} of {k * len(shared)} here). "
                 "Examples, not a measurement.",
-            )
-        )
-    return text, pictures, [peaks(rows)]
-
-
-def _q17(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
-    lead = lead_name(rows, "Q1.7")
-    top = words.best(words.trained(rows, lead))
-    text = [
-        words.peak_sentence(rows, lead),
-        words.bias_sentence(top) if top else "",
-        words.untrained_sentence(rows, lead),
-    ]
-    pictures = curves(inputs, [m for m in rows if m["name"] == lead])
-    columns: list[str] = []
-    cells: dict[tuple[str, str], float] = {}
-    for m in rows:
-        copy = words.is_control(m)
-        main = "debiased" if "debiased" in m["name"].lower() else m["name"]
-        for name, v in {main: m.get("value"), **(m.get("controls") or {})}.items():
-            if not copy or name in (main, "biased"):
-                column = f"{name}, untrained" if copy else name
-                cells[point_name(m), column] = real(v)
-                columns.append(column)
-    columns = list(dict.fromkeys(columns))
-    points = list(dict.fromkeys(p for p, _ in cells))
-    if len(points) * len(columns) > 1:
-        grid = [[cells.get((p, c), NAN) for c in columns] for p in points]
-        pictures.append(
-            Figure.of(
-                figures.heat_map(np.array(grid), points, columns, label="CKA", low=0.0, high=1.0),
-                name="cka-heatmap",
-                alt="Heat map of CKA by extraction point: "
-                + "; ".join(f"{p} {columns[0]} {number_text(grid[i][0])}" for i, p in enumerate(points)),
-                caption="CKA with the decoder by extraction point. The debiased estimate is judged; "
-                "the biased one rises with feature width alone. Values below 0 "
-                "are drawn as 0 and printed as they are.",
             )
         )
     return text, pictures, [peaks(rows)]

@@ -13,6 +13,8 @@ from foresight.reports.tables import known, p_text, point_name
 
 Row = Mapping[str, Any]
 TRAINED = "trained"
+HALVES = "between halves of the decoder's channels"
+"""How a number is named that compares the decoder with itself."""
 
 
 def is_control(m: Row) -> bool:
@@ -93,6 +95,34 @@ def untrained_sentence(measurements: Sequence[Row], name: str) -> str:
         + share
         + (", and the two intervals do not overlap." if apart else ", but the intervals overlap.")
     )
+
+
+def halves_sentence(measurements: Sequence[Row], name: str) -> str:
+    """Say what two halves of the decoder's own channels reach; '' when that was not measured."""
+    halves = next((m for m in measurements if HALVES in str(m["name"]) and known(m.get("value"))), None)
+    top = best(trained(measurements, name))
+    if halves is None or top is None:
+        return ""
+    text = f"Two random halves of the decoder's own channels reach {with_interval(halves)} of each other"
+    if halves["value"] > 0:
+        text += (
+            f", of which {number_text(top['value'])} is {number_text(100 * top['value'] / halves['value'])} %"
+        )
+    return text + "."
+
+
+def noise_sentence(m: Row | None) -> str:
+    """Say what Gaussian noise of the same covariance and size would read; '' when that was not measured."""
+    if m is None:
+        return ""
+    noise = (m.get("controls") or {}).get("matched gaussian")
+    if not known(noise) or not known(m.get("value")):
+        return ""
+    below = m["value"] < noise
+    text = f"Gaussian noise of the same covariance and n reads {number_text(noise)} at {point_name(m)}"
+    if below:
+        return text + ": the samples lie on fewer dimensions than their covariance alone explains."
+    return text + ": the covariance alone explains the dimension."
 
 
 def emergence_sentence(measurements: Sequence[Row], name: str, points: Sequence[str]) -> str:

@@ -23,8 +23,8 @@ from tests.foresight.data.benchmarks_on_disk import TEMPLATES, coco, plain, some
 pytestmark = pytest.mark.slow
 
 POINTS = ["vit.2", "merged", "llm.2"]
-ROWS = 2 * len(POINTS) + 1
-"""Rows of a sample: each point of the model and of its copy with random weights, and the decoder's latent."""
+ROWS = 2 * (len(POINTS) + 1)
+"""Rows of a sample: each point of the model and the decoder's latent, and the same of their random copies."""
 FRAMES = data.causal_length(9)
 CLIPS = 14
 BROKEN = "109"

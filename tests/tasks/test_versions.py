@@ -9,6 +9,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,33 @@ def spaces() -> Spaces:
 
 def numbers_of(measured: list[Mapping[str, Any]]) -> Numbers:
     return {
-        f"{m['name']} | {m['point']} {m['variant']} | {field}": m[field]
+        f"{' → '.join(filter(None, (m['name'], m.get('target'))))} | {m['point']} {m['variant']} | {field}": m[
+            field
+        ]
         for m in measured
         for field in ("value", "low", "high", "null")
     }
 
 
+def gridded() -> Spaces:
+    """The same, but the decoder's rows are maps of 4 x 4 cells in three channels, smooth to rough."""
+    given = spaces()
+    place = np.linspace(0, np.pi, 16).reshape(4, 4)
+    shapes = np.stack([np.cos(place), np.cos(3 * place), np.cos(7 * place)], axis=-1)
+    strength = given.decoder.space.values[:, None, None, :3] + np.float32(1)
+    noise = np.random.default_rng(8).normal(size=(len(given.decoder.space), 4, 4, 3)) / 4
+    maps = (strength * shapes + noise).reshape(len(noise), -1)
+    held = replace(
+        given.decoder,
+        space=Space(maps.astype(np.float32), groups=given.decoder.space.groups),
+        cells=(1, 4, 4),
+    )
+    return replace(given, decoder=held)
+
+
 def row(name: str) -> Callable[[], Numbers]:
-    return lambda: numbers_of(alignment.ROWS[name](spaces()))
+    given = gridded if name == "Q1.2" else spaces
+    return lambda: numbers_of(alignment.ROWS[name](given()))
 
 
 def composite() -> Numbers:

@@ -1,12 +1,16 @@
 """Small but complete inputs of a Q1 report, with hostile names and undefined numbers among them."""
 
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image
 
 from foresight.decisions import q1_decision
+from foresight.metrics import Space
 from foresight.reports import Q1Inputs
+from foresight.studies.decoder import decoder_latent
+from foresight.studies.rows import RANDOM, TRAINED, Latent, Spaces
 
 POINTS = ("patch", "vit.2", "llm.2")
 HOSTILE = "<script>alert('x')</script> & $x$ \\frac.png"
@@ -54,9 +58,24 @@ def measurements():
     rows.append(
         {"row": "Q1.3", "name": "TwoNN", "point": "latent", "variant": "trained", **measured(12.0, 1.0)}
     )
+    rows += decoder_rows()
     undefined = measured(None, why="every sample is the same", null=None, p=None)
     rows.append({"row": "Q1.1", "name": "silhouette", "point": "patch", "variant": "trained", **undefined})
     return rows
+
+
+@cache
+def decoder_rows():
+    """Q1.2 as it is measured, of a latent of noise and of a smooth copy."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(40, 6, 6, 3)).astype(np.float32)
+    smooth = np.cumsum(np.cumsum(noise, axis=1), axis=2)
+    trained, copy = (
+        Latent(model="tiny-vae", point="latent", variant=v, space=Space(x.reshape(40, -1)), cells=(1, 6, 6))
+        for v, x in ((TRAINED, smooth), (RANDOM, noise))
+    )
+    labels = tuple("ab"[i % 2] for i in range(40))
+    return decoder_latent(Spaces(vlm=(), decoder=trained, decoder_copy=copy, labels=labels))
 
 
 def q1_inputs(**change) -> Q1Inputs:
@@ -85,6 +104,10 @@ def q1_inputs(**change) -> Q1Inputs:
         "keys": keys,
         "labels": ["a" if i % 2 else "<img src=x onerror=alert(1)>" for i in range(n)],
         "projections": {p: {"xy": rng.normal(size=(n, 2)), "explained": [0.4, 0.2]} for p in POINTS},
+        "embeddings": {
+            p: {"xy": rng.normal(size=(n, 2)), "explained": [], "trustworthiness": 0.8} for p in POINTS
+        },
+        "outliers": [{"first": keys[0], "second": keys[3], "vlm": 0.02, "decoder": 0.97}],
         "thumbnails": {k: thumbnail(i) for i, k in enumerate(keys)},
         "distances": {"vlm": rng.random(300), "decoder": rng.random(300), "point": "llm.2"},
         "neighbours": [{"query": keys[0], "vlm": keys[1:7], "decoder": keys[4:10]}],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foresight.reports import figures, galleries
+from foresight.reports import figures, galleries, latent_figures
 from foresight.reports.style import DARK, LIGHT, distinct, legend_shape, literal
 from tests.foresight.reports.fakes import HOSTILE, thumbnail
 
@@ -33,6 +33,15 @@ def pictures():
         "bars": figures.interval_bars(bars, xlabel="dimensions"),
         "probe": figures.probe_dots(bars, xlabel="R²", threshold=0.5),
         "spectrum": figures.spectrum({"vit.2": [0.5, 0.3, 0.2]}),
+        "shares": latent_figures.channel_shares({"trained": [0.5, 0.3, 0.2], HOSTILE: [0.4, 0.3, 0.3]}),
+        "activations": latent_figures.activations(
+            np.sort(rng.normal(size=(5, 3)), axis=1), [0.05, 0.5, 0.95]
+        ),
+        "autocorrelation": latent_figures.autocorrelation_map([[0.1, 1.0, 0.1], [0.0, 0.5, None]]),
+        "spectra": latent_figures.channel_spectra([[0.9, 0.1], [NAN, NAN], [0.2, 0.8]], [0.3, None, 0.9]),
+        "outliers": galleries.outliers(
+            [{"first": "a", "second": "gone", "vlm": 0.1, "decoder": 0.9}], thumbs
+        ),
         "gallery": galleries.gallery([(thumbnail(1), HOSTILE)]),
         "retrieval": galleries.retrieval([{"query": "a", "vlm": ["b", "gone"], "decoder": ["b"]}], thumbs),
         "reconstruction": galleries.reconstructions(

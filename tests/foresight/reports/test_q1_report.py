@@ -14,7 +14,15 @@ from foresight.reports import build_q1_report, measurements_csv, render
 from foresight.reports.page import number_text
 from tests.foresight.reports.fakes import HOSTILE, POINTS, measured, measurements, q1_inputs
 
-BARE = {"projections": {}, "thumbnails": {}, "neighbours": [], "reconstructions": [], "distances": None}
+BARE = {
+    "projections": {},
+    "embeddings": {},
+    "outliers": [],
+    "thumbnails": {},
+    "neighbours": [],
+    "reconstructions": [],
+    "distances": None,
+}
 
 
 class Reader(HTMLParser):
@@ -79,7 +87,7 @@ def test_the_skipped_files_are_counted_and_listed_with_reasons(page):
 def test_the_verdict_comes_before_the_sections(page, inputs):
     assert page.index(inputs.decision["overall"].replace("'", "&#39;")) < page.index('id="Q1.1"')
     ids = re.findall(r'<section id="(Q1[^"]*)"', page)
-    assert ids == ["Q1.1", "Q1.3", "Q1.4", "Q1.5", "Q1.6", "Q1.7", "Q1.D"]
+    assert ids == ["Q1.1", "Q1.2", "Q1.3", "Q1.4", "Q1.5", "Q1.6", "Q1.7", "Q1.D"]
 
 
 def test_every_failure_criterion_is_on_the_page(page, inputs):
@@ -198,7 +206,8 @@ def test_a_study_of_which_nothing_is_defined_claims_nothing():
     report = build_q1_report(q1_inputs(measurements=rows, **BARE))
     text = [line for s in report.sections if s.id != "Q1.D" for line in s.text]
     assert text
-    assert all("undefined at every point" in line or "cannot be compared" in line for line in text)
+    said = ("undefined at every point", "cannot be compared", "is undefined: 3 samples are fewer")
+    assert all(any(words in line for words in said) for line in text)
 
 
 def test_parts_of_the_decoder_are_a_heat_map_and_not_points_of_the_vlm():
@@ -229,3 +238,76 @@ def test_recall_is_shown_at_every_k():
     section = next(s for s in report.sections if s.id == "Q1.6")
     assert [f.name for f in section.figures] == ["curve-recall-10", "recall-by-k"]
     assert "k = 5 0.125; k = 10 0.150; k = 50 0.350" in section.figures[1].alt
+
+
+def section(report, row):
+    return next(s for s in report.sections if s.id == row)
+
+
+def test_the_decoder_section_tells_bands_and_what_a_random_copy_gives(report):
+    part = section(report, "Q1.2")
+    text = " ".join(part.text)
+    assert "Neighbouring cells are alike" in text
+    assert "in a copy with random weights" in text
+    assert "coarser than white noise" in text
+    figures = {f.name: f for f in part.figures}
+    assert list(figures) == ["channel-variance", "activations", "autocorrelation", "channel-spectra"]
+    assert "coarse: " in figures["channel-spectra"].caption
+    columns = part.tables[0].columns
+    assert columns[-1] == "random weights"
+    assert all(cell.kind != "undefined" for cell in (row[-1] for row in part.tables[0].rows))
+
+
+def test_embeddings_stand_beside_components_and_say_what_they_cannot(report, page):
+    part = section(report, "Q1.1")
+    assert {"projections", "tsne"} <= {f.name for f in part.figures}
+    assert "distances between clusters and their sizes mean nothing" in page
+    assert [p["point"] for p in part.projector.panels] == [*POINTS, *(f"{p}, t-SNE" for p in POINTS)]
+
+
+def test_outlier_pairs_are_shown_with_their_frames(report):
+    (figure,) = [f for f in section(report, "Q1.5").figures if f.name == "outliers"]
+    assert "close and the other far apart" in figure.alt
+
+
+def test_kinds_of_pairs_are_a_heat_map_of_their_own_and_not_the_whole():
+    kinds = ["pairs of one label", "pairs of two labels"]
+    place = {"row": "Q1.5", "name": "Spearman ρ of distances", "variant": "trained"}
+    rows = [place | {"point": p} | measured(0.5) for p in POINTS]
+    rows += [place | {"point": p, "target": k} | measured(0.9) for p in POINTS for k in kinds]
+    part = section(build_q1_report(q1_inputs(measurements=rows, **BARE)), "Q1.5")
+    assert "is 0.500" in part.text[0]
+    (figure,) = [f for f in part.figures if f.name.startswith("targets-")]
+    assert "by the kind of pairs" in figure.caption
+
+
+def test_the_best_point_is_named_with_what_is_left_of_it():
+    rows = [
+        {"row": "Q1.7", "name": "linear CKA (debiased)", "variant": "trained", "point": p} | measured(0.5)
+        for p in POINTS
+    ]
+    best = {**rows[-1], "name": "CKA of the best point", "p": 0.04}
+    best["detail"] = {"correction": "max-T", "chosen from": 3, "p of each": {}}
+    other = {
+        **rows[-1],
+        "name": "CKA of the point chosen on the other half",
+        **measured(0.31),
+        "n_effective": 10,
+    }
+    other["detail"] = {"chosen on": 10, "chosen from": 3}
+    halves = {
+        **rows[0],
+        "name": "linear CKA (debiased) between halves of the decoder's channels",
+        "point": "latent",
+    }
+    halves |= measured(0.8)
+    report = build_q1_report(q1_inputs(measurements=[*rows, best, other, halves], **BARE))
+    text = " ".join(section(report, "Q1.7").text)
+    assert "As the best of 3 points llm.2 has p = 0.04 (max-T)" in text
+    assert "Chosen on 10 groups, llm.2 reads 0.310" in text
+    assert "of which 0.500 is 62.5 %" in text
+
+
+def test_every_row_that_decides_something_says_what_would_change_it(report):
+    for row in ("Q1.2", "Q1.3", "Q1.4", "Q1.5", "Q1.6", "Q1.7", "Q1.D"):
+        assert section(report, row).changes, row
