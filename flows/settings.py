@@ -16,7 +16,8 @@ class Settings(BaseModel):
     data: str = Field(
         "synthetic",
         description="What to look at: synthetic, synthetic:scenes, synthetic:moving; folder:DIR for a folder of "
-        "images and clips whose subfolders are the labels; coco:DIR; ssv2:DIR.",
+        "images and clips whose subfolders are the labels; coco:DIR; ssv2:DIR. Options follow the folder: "
+        "ssv2:DIR?split=train&per_class=20.",
     )
     samples: int | None = Field(
         None, ge=4, le=10_000_000, description="How many samples; empty takes all (synthetic: 500)."

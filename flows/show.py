@@ -241,11 +241,9 @@ def data_table(found: dict[str, Any]) -> None:
         if spread["count"]:
             told = f"{spread['least']:g} to {spread['most']:g} {unit}, median {spread['median']:g}"
             console.print(f"{what.removesuffix('_s')}: {told}", highlight=False)
-    for what in ("labels", "splits", "decoders"):
-        _rows(
-            console,
-            [{what.removesuffix("s"): name or "(none)", "samples": n} for name, n in found[what].items()],
-        )
+    splits = {name: sum(labels.values()) for name, labels in found["splits"].items()}
+    for what, counts in (("split", splits), ("label", found["labels"]), ("decoder", found["decoders"])):
+        _rows(console, [{what: name or "(none)", "samples": n} for name, n in counts.items()])
     if found["skipped"]:
         console.print(f"[yellow]{len(found['skipped'])} files cannot be used:")
         _rows(console, found["skipped"])

@@ -13,6 +13,7 @@ from typing import Any
 from foresight.data.errors import NoUsableData
 from foresight.data.source import DataSource, Progress, kinds, options_of
 from foresight.data.source import open as open_data
+from foresight.data.spec import split_spec
 from foresight.nouns import Manifest, Skip
 
 COMMON_SIZES = 10
@@ -123,9 +124,9 @@ def check(
     raises ValueError.
     """
     start = time.monotonic()
-    kind = spec.partition(":")[0]
+    kind, _, written = split_spec(spec)
     # kinds that scan without decoding say so by having this option
-    if kind in kinds() and "verify" in options_of(kind):
+    if kind in kinds() and "verify" in options_of(kind) and "verify" not in written:
         options = {"verify": True} | options
     source = open_data(spec, samples=samples, seed=seed, cache_dir=cache_dir, **options)
     source.scan_progress = progress

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from foresight.data.sampling import Sampling
+from foresight.data.spec import split_spec, typed
 from foresight.nouns import Frames, Manifest, Sample
 
 Progress = Callable[[int, int], None]
@@ -74,9 +75,10 @@ def open(
 
     `samples` is how many are taken (None: all; `synthetic` has its own default), chosen by `seed`.
     `cache_dir` keeps digests and verdicts of files between runs; None keeps nothing. Further options depend
-    on the kind. Raises ValueError for an unknown kind or option, and for a location that is not there.
+    on the kind, and may also be written behind the location: `ssv2:clips?split=train&per_class=20`. Raises
+    ValueError for an unknown kind or option, and for a location that is not there.
     """
-    kind, _, location = spec.partition(":")
+    kind, location, written = split_spec(spec)
     known = kinds()
     if kind not in known:
         raise ValueError(f"data is one of {_spelled(known)}, but got {spec!r}")
@@ -85,9 +87,12 @@ def open(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"a seed is a whole number from 0 to 2^63 - 1, but got {seed!r}")
     accepted = options_of(kind)
-    if unknown := sorted(set(options) - set(accepted)):
+    if unknown := sorted((set(options) | set(written)) - set(accepted)):
         raise ValueError(f"{kind!r} data takes the options {accepted}, but got {unknown}")
+    if twice := sorted(set(options) & set(written)):
+        raise ValueError(f"an option is given once, but got {twice} both in {spec!r} and beside it")
     entry = known[kind].open
+    options |= typed(written, entry)
     cache = None if cache_dir is None else Path(cache_dir)
     source: DataSource = entry(location, samples=samples, seed=seed, cache_dir=cache, **options)
     return source
