@@ -111,3 +111,14 @@ def test_samples_that_are_equal_on_both_sides_count_once() -> None:
     once = linear_cka(x, y, **FAST)
     assert twice.value == pytest.approx(once.value, abs=1e-10)
     assert (twice.n, twice.n_effective) == (70, 40)
+
+
+@pytest.mark.filterwarnings("ignore:.*characterize independence:UserWarning")
+def test_debiased_cka_is_dcors_unbiased_correlation_of_squared_distances() -> None:
+    # centring removes what squared distances add to -2 x the inner products; only rounding remains
+    import dcor
+
+    for n, widths, noise in ((12, (3, 5), 1.0), (80, (200, 40), 2.0), (60, (4, 4), 30.0)):
+        x, y = shared(n, widths, noise=noise)
+        oracle = dcor.u_distance_correlation_sqr(x, y, exponent=2)
+        assert linear_cka(x, y, **FAST).value == pytest.approx(oracle, abs=1e-12)
