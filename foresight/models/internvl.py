@@ -18,7 +18,7 @@ from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.device import without_bars
 from foresight.models.internvl_tiles import LEAST, MOST, Cut, cut, places
 from foresight.models.internvl_tiny import build_config, build_image_processor, build_tokenizer
-from foresight.models.loading import WrongCheckpoint, check_config, load_model
+from foresight.models.loading import WrongCheckpoint, check_config, keep_layers, load_model
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -158,8 +158,19 @@ def tokens(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:
     return tiles * (side * side + point.name.startswith("vit."))
 
 
-def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> InternVision:
-    """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed."""
+def load(
+    ref: ModelRef,
+    folder: Path | None,
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    points: Sequence[str] | None = None,
+) -> InternVision:
+    """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed.
+
+    With `points` only the layers that those need are loaded.
+    """
     from transformers import AutoTokenizer, GotOcr2ImageProcessor, InternVLForConditionalGeneration
 
     model = load_model(
@@ -171,6 +182,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         dtype=dtype,
         attention=attention,
         check=lambda config: check(ref, config),
+        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
     )
     if folder is None:
         tokenizer, processor = build_tokenizer(), build_image_processor(_tile(ref.card))
@@ -182,6 +194,11 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
     if ref.kind == "random":
         draw_places(model, int(ref.value))
     return InternVision(ref.card, model, tokenizer, processor)
+
+
+def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
+    """Take off the end of `config` the tower's blocks and language layers that no point in `asked` needs."""
+    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name)
 
 
 def check(ref: ModelRef, config: Any) -> None:
@@ -286,7 +303,11 @@ class InternVision:
         }
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
+        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor.
+
+        Raises `WrongCheckpoint` for a model of which only some layers were loaded.
+        """
+        check(ModelRef(card=self.card, kind="path", value=str(folder)), self.model.config)
         with without_bars():
             self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)

@@ -9,6 +9,7 @@ Architecture: Chen et al. (2024), arXiv:2404.16821; https://internvl.github.io/b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from foresight.models.internvl import (
     draw_places,
     grid,
     points,
+    shorten,
     tokens,
 )
 from foresight.models.internvl import PREPROCESSING as _PREPROCESSING
@@ -28,7 +30,7 @@ from foresight.models.internvl2_keys import MODEL_TYPE, SpecialTokens, read_conf
 from foresight.models.internvl_tiny import build_image_processor
 from foresight.models.loading import WrongCheckpoint, load_model
 
-__all__ = ["CARDS", "PREPROCESSING", "grid", "load", "points", "tokens"]
+__all__ = ["CARDS", "PREPROCESSING", "grid", "load", "points", "shorten", "tokens"]
 
 PREPROCESSING = _PREPROCESSING | {"clip": ["", ""], "normalised": "imagenet"}
 """Identity of what happens between frames and tokens; none of it is in the checkpoint's own files."""
@@ -75,10 +77,19 @@ CARDS = (
 )
 
 
-def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> InternVision:
+def load(
+    ref: ModelRef,
+    folder: Path | None,
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    points: Sequence[str] | None = None,
+) -> InternVision:
     """Load the model named by `ref` from `folder`, in memory under the library's names.
 
-    Random weights are drawn after the configuration in `folder`.
+    Random weights are drawn after the configuration in `folder`. With `points` only the layers that those need are
+    read.
     """
     if folder is None:
         raise ValueError(f"{ref} takes its configuration from a checkpoint folder, but got none")
@@ -96,6 +107,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         dtype=dtype,
         attention=attention,
         check=refuse,
+        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
     )
     if ref.kind == "random":
         draw_places(model, int(ref.value))

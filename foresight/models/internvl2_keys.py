@@ -101,17 +101,20 @@ def _grouped(value: Tensor, *, heads: int, groups: int) -> tuple[Tensor, Tensor,
 
 
 def read_weights(folder: Path, config: Any) -> dict[str, Tensor]:
-    """Return all weights of the checkpoint in `folder` under the library's names.
+    """Return the weights of the checkpoint in `folder` under the library's names.
 
-    Raises `WrongCheckpoint` for a tensor that has no place in the model.
+    Layers that `config` was shortened by are not read. Raises `WrongCheckpoint` for a tensor that has no place in
+    the model.
     """
     from safetensors import safe_open
 
-    text = config.text_config
+    text, whole = config.text_config, read_config(folder)
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                if _taken_off(name, config, whole):
+                    continue
                 try:
                     found |= to_native(
                         name,
@@ -125,6 +128,15 @@ def read_weights(folder: Path, config: Any) -> dict[str, Tensor]:
                         f"in {folder.name} also holds {name}; it is another model, or a part of it was replaced"
                     ) from None
     return found
+
+
+def _taken_off(name: str, config: Any, whole: Any) -> bool:
+    """Return whether a tensor is of a layer that `whole` has, and `config` has no longer."""
+    if not (found := _LAYER.fullmatch(name)):
+        return False
+    part = "text_config" if found["tower"] == "language_model.model" else "vision_config"
+    kept, all_ = (getattr(c, part).num_hidden_layers for c in (config, whole))
+    return bool(kept <= int(found["number"]) < all_)
 
 
 def read_config(folder: Path) -> Any:

@@ -100,10 +100,11 @@ def load_checked(
     device: str,
     dtype: str,
     attention: str,
+    shorten: Callable[[Any], None] | None = None,
 ) -> Any:
     """Load a model whose tower, projector and language model are the card's, from a folder that has its processor.
 
-    Raises `WrongCheckpoint` for any other.
+    `shorten(config)` takes off the layers that are not needed. Raises `WrongCheckpoint` for any other.
     """
     model = load_model(
         model_class,
@@ -113,16 +114,22 @@ def load_checked(
         device=device,
         dtype=dtype,
         attention=attention,
+        check=lambda config: check(ref, config),
+        shorten=shorten,
     )
-    check_config(ref, ref.card.config["model"], model.config)
-    check_config(ref, ref.card.config["vision"], model.config.vision_config, "vision")
-    check_config(ref, ref.card.config["text"], model.config.text_config, "text")
     if folder is not None and not (folder / "preprocessor_config.json").is_file():
         raise WrongCheckpoint(
             f"{ref.card.name} needs the image processor it was trained with, but {folder.name} has no "
             "preprocessor_config.json; copy the whole checkpoint again"
         )
     return model
+
+
+def check(ref: ModelRef, config: Any) -> None:
+    """Raise `WrongCheckpoint` unless the transformers configuration is what the card declares."""
+    check_config(ref, ref.card.config["model"], config)
+    check_config(ref, ref.card.config["vision"], config.vision_config, "vision")
+    check_config(ref, ref.card.config["text"], config.text_config, "text")
 
 
 class LoadedLlava:
@@ -135,7 +142,11 @@ class LoadedLlava:
         """Forward passes so far."""
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor."""
+        """Write an ordinary checkpoint folder: safetensors, configuration, tokenizer and image processor.
+
+        Raises `WrongCheckpoint` for a model of which only some layers were loaded.
+        """
+        check(ModelRef(card=self.card, kind="path", value=str(folder)), self.model.config)
         with without_bars():
             self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)

@@ -19,7 +19,7 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
-from foresight.models.loading import WrongCheckpoint
+from foresight.models.loading import WrongCheckpoint, keep_layers
 from foresight.models.tiny import byte_tokenizer
 from foresight.nouns import Frames, Tokens
 
@@ -108,10 +108,19 @@ def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[
     return frames, side, side
 
 
-def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> LlavaInterleave:
+def load(
+    ref: ModelRef,
+    folder: Path | None,
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    points: Sequence[str] | None = None,
+) -> LlavaInterleave:
     """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed.
 
-    Raises `WrongCheckpoint` for files that are not the card's model, the size of its square included.
+    With `points` only the layers that those need are loaded. Raises `WrongCheckpoint` for files that are not the
+    card's model, the size of its square included.
     """
     from transformers import AutoTokenizer, LlavaForConditionalGeneration, SiglipImageProcessor
 
@@ -123,6 +132,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         device=device,
         dtype=dtype,
         attention=attention,
+        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
     )
     side = ref.card.config["vision"]["image_size"]
     square = {"height": side, "width": side}
@@ -135,6 +145,11 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
             f"{dict(processor.size)}; the tokens would be at other places: use its own card"
         )
     return LlavaInterleave(ref.card, model, AutoTokenizer.from_pretrained(folder), processor)
+
+
+def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
+    """Take off the end of `config` the tower's blocks and language layers that no point in `asked` needs."""
+    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name)
 
 
 class LlavaInterleave(LoadedLlava):

@@ -24,7 +24,7 @@ from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
 from foresight.models.llava_next_tiles import Places, Tiling, packed_places, tiling, tower_places
 from foresight.models.llava_next_tiny import build_config, build_image_processor, build_tokenizer
-from foresight.models.loading import WrongCheckpoint
+from foresight.models.loading import WrongCheckpoint, keep_layers
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -149,10 +149,19 @@ def tokens(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:
     return frames * sum(_places(point, _cut(card, size)).sections)
 
 
-def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attention: str) -> LlavaNext:
+def load(
+    ref: ModelRef,
+    folder: Path | None,
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    points: Sequence[str] | None = None,
+) -> LlavaNext:
     """Load the model named by `ref` from `folder`; without a folder its weights are drawn from `ref`'s seed.
 
-    Raises `WrongCheckpoint` for files that are not the card's model, tiles and canvases included.
+    With `points` only the layers that those need are loaded. Raises `WrongCheckpoint` for files that are not the
+    card's model, tiles and canvases included.
     """
     from transformers import AutoTokenizer, LlavaNextForConditionalGeneration, LlavaNextImageProcessor
 
@@ -164,12 +173,18 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
         device=device,
         dtype=dtype,
         attention=attention,
+        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
     )
     if folder is None:
         return LlavaNext(ref.card, model, build_tokenizer(), build_image_processor(ref.card))
     processor = LlavaNextImageProcessor.from_pretrained(folder)
     _check_processor(ref, processor)
     return LlavaNext(ref.card, model, AutoTokenizer.from_pretrained(folder), processor)
+
+
+def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
+    """Take off the end of `config` the tower's blocks and language layers that no point in `asked` needs."""
+    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name)
 
 
 class LlavaNext(LoadedLlava):

@@ -18,7 +18,7 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.device import input_device, to_cpu, to_device, without_bars
-from foresight.models.loading import check_config, load_model
+from foresight.models.loading import check_config, keep_layers, load_model
 from foresight.models.qwen2_5_vl_tiny import build_config, build_image_processor, build_tokenizer
 from foresight.nouns import Frames, Tokens
 
@@ -197,15 +197,7 @@ def load(
 
 def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
     """Take off the end of `config` the vision blocks and language layers that no point in `asked` needs."""
-    deepest = resolve_points(points(card), asked, model=card.name)[-1].name
-    part, _, number = deepest.partition(".")
-    if part in ("patch", "vit"):
-        config.vision_config.depth = int(number or 0)
-    if deepest == "llm.final":
-        return
-    text = config.text_config
-    text.num_hidden_layers = int(number) if part == "llm" else 0
-    text.layer_types = text.layer_types[: text.num_hidden_layers]
+    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name, depth="depth")
 
 
 def _check(ref: ModelRef, config: Any) -> None:

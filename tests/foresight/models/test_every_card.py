@@ -21,6 +21,7 @@ from tests.conftest import frames_of
 
 CARDS = sorted(name for name, card in models.cards().items() if card.tiny)
 AUTOENCODERS = [c for c in CARDS if getattr(models.family(models.get(c)), "DECODES", False)]
+SHORTENED = [c for c in CARDS if hasattr(models.family(models.get(c)), "shorten")]
 LOOKING_SIDEWAYS = {*AUTOENCODERS, "ltx-video-transformer-tiny"}
 """Random convolutions hear their neighbours as loudly as their own cell: these have tests with centred ones."""
 
@@ -172,6 +173,36 @@ def test_a_saved_checkpoint_gives_equal_values(card: str, tmp_path: Path) -> Non
         for point, tokens in mine.items():
             # weights read from a file lie at other addresses, where kernels may sum in another order: 2e-7 seen
             assert relative(theirs[point].values, tokens.values) < 1e-6
+
+
+@pytest.mark.parametrize("card", SHORTENED)
+def test_only_the_layers_that_points_need_are_loaded_and_give_the_same_bits(
+    card: str, tmp_path: Path
+) -> None:
+    drawn(card).save(tmp_path)
+    ref = models.parse_ref(f"{card}@path:{tmp_path}")
+    batch = batches(card)[0]
+
+    def load(points: list[str] | None) -> Any:
+        return models.family(ref.card).load(
+            ref, tmp_path, device="cpu", dtype="float32", attention="sdpa", points=points
+        )
+
+    def size(loaded: Any) -> int:
+        return sum(p.numel() for p in loaded.model.parameters())
+
+    whole = load(None)
+    expected = whole.extract(batch, ["all"])
+    sizes = []
+    for point in expected[0]:
+        some = load([point])
+        sizes.append(size(some))
+        for mine, theirs in zip(some.extract(batch, [point]), expected, strict=True):
+            assert torch.equal(mine[point].values, theirs[point].values), point
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[len(sizes) // 2] < sizes[-1] == size(whole)
+    with pytest.raises(ValueError, match=rf"{card} declares"):
+        load([next(iter(expected[0]))]).save(tmp_path / "some")
 
 
 @pytest.mark.parametrize(("card", "other"), [*pairwise(CARDS), (CARDS[-1], CARDS[0])])

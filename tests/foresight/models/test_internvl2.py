@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 from transformers import InternVLForConditionalGeneration
 
 from foresight import models
+from foresight.models import internvl2_keys
 from foresight.models.internvl import InternVision
 from foresight.models.internvl2_keys import SpecialTokens, read_config, to_native, to_native_config
 from foresight.models.loading import WrongCheckpoint
@@ -134,9 +135,44 @@ def checkpoint(
     return name, folder, native
 
 
-def load(name: str, folder: Path, *, kind: Any = "path", dtype: str = "float32") -> InternVision:
+def load(
+    name: str, folder: Path, *, kind: Any = "path", dtype: str = "float32", points: list[str] | None = None
+) -> InternVision:
     ref = models.ModelRef(card=card(name), kind=kind, value="0" if kind == "random" else str(folder))
-    return models.family(ref.card).load(ref, folder, device="cpu", dtype=dtype, attention="sdpa")
+    return models.family(ref.card).load(
+        ref, folder, device="cpu", dtype=dtype, attention="sdpa", points=points
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "blocks", "layers"), [(["vit.1"], 1, 0), (["projected"], 2, 0), (["llm.1"], 2, 1)]
+)
+def test_layers_that_no_point_needs_are_not_read_and_the_others_give_the_same_bits(
+    checkpoint: tuple[str, Path, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str],
+    blocks: int,
+    layers: int,
+) -> None:
+    name, folder, _ = checkpoint
+    batch = [frames_of(70, 150), frames_of(64, 64, seed=1)]
+    expected = load(name, folder).extract(batch, asked)
+    plain, read = internvl2_keys.to_native, []
+
+    def watched(key: str, value: torch.Tensor, **more: int) -> Any:
+        read.append(key)
+        return plain(key, value, **more)
+
+    monkeypatch.setattr(internvl2_keys, "to_native", watched)
+    some = load(name, folder, points=asked)
+    assert {k.split(".")[3] for k in read if k.startswith("vision_model.encoder")} == {
+        *map(str, range(blocks))
+    }
+    assert {k.split(".")[3] for k in read if k.startswith("language_model.model.layers")} == {
+        *map(str, range(layers))
+    }
+    for mine, theirs in zip(some.extract(batch, asked), expected, strict=True):
+        assert all(torch.equal(mine[p].values, theirs[p].values) for p in asked)
 
 
 def test_a_checkpoint_in_its_own_layout_gives_the_librarys_weights_and_outputs_bit_by_bit(
