@@ -236,7 +236,7 @@ class Q1Report:
         random = extract.ref.kind == "random"
         undecoded = {"decoded examples": "none: its layers are not what becomes pixels"}
         return ({} if self.examples or extract != self.compared.decoder else undecoded) | {
-            "role": "control" if random else extract.ref.card.role,
+            "role": extract.ref.card.role if not random else self._control(extract),
             "card": extract.ref.short,
             "fingerprint": about.values["fingerprint"]["weights"],
             "points": [p.name for p in extract.points],
@@ -249,6 +249,9 @@ class Q1Report:
                 if not k.endswith("_by_chance")
             ),
         }
+
+    def _control(self, extract: Extract) -> str:
+        return "decoder control" if extract.ref.card.role == "decoder" else "control"
 
     def _reconstructions(self, house: House, given: Mapping[str, Look]) -> list[dict[str, Any]]:
         if not self.examples:

@@ -76,7 +76,7 @@ def autocorrelation_map(table: Sequence[Sequence[float | None]]) -> Picture:
         down, across = whole.shape[0] // 2, whole.shape[1] // 2
         extent = (-across - 0.5, across + 0.5, down + 0.5, -down - 0.5)
         low = min(0.0, float(np.nanmin(whole))) if np.isfinite(whole).any() else 0.0
-        image = axes.imshow(whole, cmap=ramp(theme), vmin=low, vmax=1.0, extent=extent)
+        image = axes.imshow(whole, cmap=ramp(theme), vmin=low, vmax=1.0, extent=extent, aspect="auto")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
         plain_bar(canvas.colorbar(image, ax=axes, fraction=0.05, pad=0.02), theme, "correlation")

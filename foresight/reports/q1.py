@@ -29,7 +29,8 @@ class Q1Inputs:
     data: Mapping[str, Any]
     """{source, n, classes, skipped: [{key, why}], ignored}; `classes` is a count or a list of names."""
     models: Sequence[Mapping[str, Any]]
-    """{role: 'vlm' | 'decoder', card, fingerprint, points, params, dtype, attention …}."""
+    """{role, card, fingerprint, points, params, dtype, attention …}; the role is 'vlm', 'decoder', or of a copy with
+    random weights 'control' or 'decoder control'."""
     keys: Sequence[str] = ()
     labels: Sequence[str | None] = ()
     """[sample], in the order of `keys`."""
@@ -92,7 +93,8 @@ class Q1Inputs:
     @cached_property
     def vlm_order(self) -> list[str]:
         """Points of the models that are no decoders, in order of depth."""
-        return [str(p) for m in self.models if m.get("role") != "decoder" for p in m.get("points", ())]
+        mine = [m for m in self.models if not str(m.get("role")).startswith("decoder")]
+        return [str(p) for m in mine for p in m.get("points", ())]
 
 
 def build_q1_report(inputs: Q1Inputs) -> Report:
@@ -101,7 +103,8 @@ def build_q1_report(inputs: Q1Inputs) -> Report:
     skipped = [(str(s["key"]), str(s["why"])) for s in data.get("skipped", ())]
     classes = data.get("classes")
     count = classes if isinstance(classes, int) else len(classes or ())
-    groups = {int(m["n_effective"]) for m in inputs.measurements if m.get("n_effective") is not None}
+    whole = [m for m in inputs.measurements if m.get("n") == data.get("n", len(inputs.keys))]
+    groups = {int(m["n_effective"]) for m in whole if m.get("n_effective") is not None}
     summary = [
         ("Data", str(data.get("source", "not named"))),
         ("Samples", f"{data.get('n', len(inputs.keys))}"),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from foresight.reports import build_q1_report, measurements_csv, render
 from foresight.reports.page import number_text
-from tests.foresight.reports.fakes import HOSTILE, POINTS, measured, measurements, q1_inputs
+from tests.foresight.reports.fakes import HOSTILE, POINTS, decoder_rows, measured, measurements, q1_inputs
 
 BARE = {
     "projections": {},
@@ -311,3 +311,20 @@ def test_the_best_point_is_named_with_what_is_left_of_it():
 def test_every_row_that_decides_something_says_what_would_change_it(report):
     for row in ("Q1.2", "Q1.3", "Q1.4", "Q1.5", "Q1.6", "Q1.7", "Q1.D"):
         assert section(report, row).changes, row
+
+
+def test_the_decoders_random_copy_is_no_second_vlm():
+    cards = [
+        {"role": "vlm", "card": "tiny-vlm", "points": POINTS},
+        {"role": "decoder", "card": "tiny-vae", "points": ["latent"]},
+        {"role": "decoder control", "card": "tiny-vae@random0", "points": ["latent"]},
+    ]
+    rows = [*long_names(["tiny-vlm"], POINTS), *decoder_rows()]
+    report = build_q1_report(q1_inputs(measurements=rows, models=cards, **BARE))
+    assert "at llm.2, the highest of 3 points" in section(report, "Q1.7").text[0]
+
+
+def test_a_number_of_half_the_samples_does_not_halve_the_run():
+    half = {**measurements()[0], "n": 20, "n_effective": 10}
+    report = build_q1_report(q1_inputs(measurements=[*measurements(), half], **BARE))
+    assert dict(report.summary)["Independent groups"] == "20 to 40"
