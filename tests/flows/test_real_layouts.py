@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,12 @@ def test_a_clip_is_one_sample_whose_frames_never_part(place: Place) -> None:
     assert {s["label"] for s in samples} == {plain(t) for t in TEMPLATES}
     source = data.open(f"ssv2:{place.folder / 'ssv2'}")
     by_digest = {s.digest: s for s in source.manifest}
-    (recipe,) = (
+    trained_and_random = [
         r for r in latents.recipes() if r.operation == "extract" and r.settings["point"] == "latent"
         and r.settings["frames"]["sampling"]["frames"] == FRAMES
-    )  # fmt: skip
-    for sample in samples:
+    ]  # fmt: skip
+    assert len(trained_and_random) == 2
+    for recipe, sample in product(trained_and_random, samples):
         row = latents.row(recipe.id, sample["sample"])
         times, rows, cols = row.grid
         assert (times - 1) * ((FRAMES - 1) // (times - 1)) + 1 == FRAMES, "the first frame stands by itself"
