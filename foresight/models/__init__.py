@@ -5,7 +5,7 @@ Importing this package imports no torch: cards and points are plain data.
 A family module gives `CARDS`, `points`, `grid`, `load` and `PREPROCESSING`, and where they apply:
 - `tokens(card, point, size, frames)`: tokens of a sample, when there are more than its grid holds;
 - `preprocessing(card, point)`: in place of `PREPROCESSING`, when it depends on the point;
-- `KERNELS`: the attention kernels its classes have, when those are not all;
+- `KERNELS`: the attention kernels its classes have, when those are not all; or `kernels(card)`, by card;
 - `shorten(card, config, points)` with `load(..., points=None)`: to load just the layers that points need.
 """
 
@@ -104,10 +104,12 @@ def preprocessing(card: Card, point: Point) -> dict[str, Any]:
 def kernels(card: Card) -> tuple[str, ...]:
     """Return the attention kernels the classes of `card` have, the fastest first; none for a model without attention.
 
-    A family says so with `KERNELS`; without it a decoder has none and any other model has them all.
+    A family says so with `KERNELS` or `kernels(card)`; without it a decoder has none and any other model has them all.
     """
-    default = () if card.role == "decoder" else KERNELS
-    return tuple(getattr(family(card), "KERNELS", default))
+    module = family(card)
+    if hasattr(module, "kernels"):
+        return tuple(module.kernels(card))
+    return tuple(getattr(module, "KERNELS", () if card.role == "decoder" else KERNELS))
 
 
 def token_count(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:

@@ -26,6 +26,7 @@ FETCHING = frozenset({"pretrained", "weights", "weights_backbone", "checkpoint_p
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1)]
+Kernel = Literal["flash_attention_2", "sdpa", "eager"]
 Kind = Literal["class", "register", "newline", "text"]
 
 
@@ -116,6 +117,9 @@ class Model(_Table):
     subfolder: str = ""
     parameters: int = 0
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    attention: tuple[Kernel, ...] | None = None
+    """Kernels a class of transformers may compute attention with. Unless told, a class of that library says it
+    itself, and any other code has no choice."""
     size: tuple[Pixels, Pixels]
     """(height, width) px the frames are fitted to first."""
     default_points: tuple[str, ...] = ()
@@ -140,6 +144,11 @@ class Model(_Table):
             raise ValueError(
                 f"weights are read from safetensors by @path: or @COMMIT, but the arguments hold {fetched[0]}; "
                 "leave it out"
+            )
+        if self.attention and library(self.code) in ("diffusers", "torchvision", "timm"):
+            raise ValueError(
+                f"the kernel of attention is chosen for classes of transformers, but the code is {self.code}; leave "
+                "`attention` out"
             )
         if any("T" in p.layout or p.frames_per_cell > 1 for p in self.points) and self.input.clip == "frames":
             raise ValueError("a point has a time axis, but frames go in one by one; say how a clip goes in")
@@ -206,6 +215,7 @@ def _card(table: Any, path: Path) -> Card:
             "arguments": model.arguments,
             "input": model.input.model_dump(mode="json"),
             "points": [p.model_dump(mode="json") for p in model.points],
+            **({} if model.attention is None else {"attention": list(model.attention)}),
         },
     )
 

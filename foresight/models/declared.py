@@ -19,7 +19,7 @@ import numpy as np
 from foresight.data.fitting import Fit
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.declaration import LIBRARIES, Cells, Input, code_digest, library
-from foresight.models.device import without_bars
+from foresight.models.device import KERNELS, without_bars
 from foresight.models.encoders import placed, stretched
 from foresight.models.loading import WrongCheckpoint, check_config, check_folder, load_model
 from foresight.nouns import Frames, Tokens
@@ -58,6 +58,19 @@ def preprocessing(card: Card, point: Point) -> dict[str, Any]:
         "point": own,
         **({"source": digest} if digest else {}),
     }
+
+
+def kernels(card: Card) -> tuple[str, ...]:
+    """Return the attention kernels that can be chosen, the fastest first: the declared ones, or the class's own.
+
+    A class of transformers is imported and none of its weights; one without kernels beside eager has no choice.
+    """
+    found = card.config.get("attention")
+    if found is None and library(card.config["code"]) == "transformers":
+        target = _target(card)
+        flags = {"flash_attention_2": target._supports_flash_attn, "sdpa": target._supports_sdpa}
+        found = [*(k for k, has in flags.items() if has), "eager"] if any(flags.values()) else ()
+    return tuple(k for k in KERNELS if k in (found or ()))
 
 
 def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[int, int, int]:
@@ -117,10 +130,15 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
             tiny_config=lambda: target.config_class(**ref.card.config["arguments"]),
             device=device,
             dtype=dtype,
-            attention=attention if getattr(target, "_supports_sdpa", False) else None,
+            attention=attention if kernels(ref.card) else None,
             check=lambda found: check_config(ref, ref.card.config["arguments"], found),
         )
     else:
+        if kernels(ref.card):
+            raise ValueError(
+                f"the kernel of attention is chosen for classes of transformers, but {ref.card.config['code']} is "
+                f"none; leave `attention` out of {ref.card.name}"
+            )
         build = _diffuser if _is_diffuser(target) else _built
         model = build(target, ref, folder, dtype).eval().to("cpu" if device == "auto" else device)
     modules = dict(model.named_modules())

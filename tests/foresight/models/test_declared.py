@@ -21,6 +21,7 @@ from flows.engine import perform
 from foresight import models
 from foresight.models.declaration import read
 from foresight.models.declared import DeclaredModel
+from foresight.models.device import resolve_attention
 from foresight.models.loading import WrongCheckpoint
 from foresight.nouns import KINDS, Frames
 from tests.conftest import frames_of
@@ -465,6 +466,44 @@ def test_weights_that_do_not_fit_or_are_not_there_are_refused(tmp_path: Path) ->
     torch.save({}, tmp_path / "saved" / "model.pt")
     with pytest.raises(WrongCheckpoint, match=r"only model.pt, which can run code"):
         models.family(wider).load(ref, tmp_path / "saved", **LOAD)
+
+
+def kernels(toml: str, folder: Path) -> tuple[str, ...]:
+    return models.kernels(declared(toml, folder))
+
+
+def with_attention(toml: str, names: str) -> str:
+    return toml.replace("\nsize = ", f"\nattention = [{names}]\nsize = ", 1)
+
+
+def test_a_class_has_the_attention_kernels_it_says_and_other_code_none(tmp_path: Path) -> None:
+    assert kernels(VIT, tmp_path) == ("flash_attention_2", "sdpa", "eager")
+    some = VIT.replace("transformers:ViTModel", "transformers:{}")
+    # gemma 2 caps its scores, which SDPA cannot; a ResNet has no attention
+    assert kernels(some.format("Gemma2Model"), tmp_path) == ("flash_attention_2", "eager")
+    assert kernels(some.format("ResNetModel"), tmp_path) == ()
+    assert kernels(SWIN, tmp_path) == kernels(LOCAL, tmp_path) == ()
+
+
+def test_declared_kernels_are_the_ones_chosen_from_and_the_fastest_goes_first(tmp_path: Path) -> None:
+    assert kernels(with_attention(VIT, '"eager", "sdpa"'), tmp_path) == ("sdpa", "eager")
+    assert kernels(with_attention(VIT, ""), tmp_path) == ()
+    only = loaded(with_attention(VIT, '"eager"'), tmp_path)
+    chosen = resolve_attention("cpu", "float32", kernels=models.kernels(only.card))
+    assert chosen == "eager"
+    again = models.family(only.card).load(models.parse_ref("own-vit"), None, **LOAD | {"attention": chosen})
+    assert again.model.config._attn_implementation == "eager"
+
+
+def test_a_kernel_is_refused_where_none_can_be_chosen(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"attention\.0: Input should be 'flash_attention_2', 'sdpa' or 'eag"
+    ):
+        declared(with_attention(VIT, '"fast"'), tmp_path)
+    with pytest.raises(ValueError, match="chosen for classes of transformers, but the code is torchvision"):
+        declared(with_attention(SWIN, '"sdpa"'), tmp_path)
+    with pytest.raises(ValueError, match="is none; leave `attention` out of"):
+        loaded(with_attention(LOCAL, '"sdpa"'), tmp_path)
 
 
 def test_what_a_declaration_changes_is_identity_of_just_the_points_it_touches(tmp_path: Path) -> None:
