@@ -25,6 +25,8 @@ from foresight.probes.grids import (
     reduced,
     shuffled,
 )
+from foresight.probes.motion import hits, motion_probe
+from foresight.probes.rebuild import RADIUS_PX, edge_f1, rebuilt
 from foresight.probes.sets import constant_set, set_probe
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "HIDDEN",
     "PATCHES",
     "POOLED",
+    "RADIUS_PX",
     "RANDOM",
     "REFERENCES",
     "SHUFFLED",
@@ -51,11 +54,15 @@ __all__ = [
     "constant_set",
     "controlled",
     "coverage",
+    "edge_f1",
     "fit_axes",
     "heat_iou",
+    "hits",
     "iou",
     "mean_pooled",
+    "motion_probe",
     "patches",
+    "rebuilt",
     "reduced",
     "set_probe",
     "shuffled",

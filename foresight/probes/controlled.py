@@ -85,7 +85,7 @@ class Controlled:
 
 def controlled(
     scores: Float[np.ndarray, " sample"],
-    controls: Mapping[str, Float[np.ndarray, " sample"]],
+    controls: Mapping[str, Float[np.ndarray, " sample"] | float],
     groups: Any,
     *,
     seed: int,
@@ -94,20 +94,25 @@ def controlled(
 ) -> Controlled:
     """Return the mean of per-sample `scores` of the test part, with its controls' means.
 
-    The interval draws groups with replacement, given the trained probe. p flips, group by group, the sign of the
+    A floor is given sample by sample, a reference may be a mean. Samples without a score (nan) are left out of
+    all. The interval draws groups with replacement, given the trained probe. p flips, group by group, the sign of the
     differences to the strongest floor.
     """
-    codes = group_codes(groups, len(scores))
+    known = np.isfinite(scores)
+    if not known.any():
+        raise ValueError("a spatial number is the mean of one score or more, but no test sample has one")
+    kept = {k: np.asarray(v)[known] if np.ndim(v) else v for k, v in controls.items()}
+    scores, codes = scores[known], group_codes(np.asarray(groups)[known], int(known.sum()))
     counts = np.bincount(codes).astype(np.float64)
     totals = np.stack([np.bincount(codes, weights=scores), counts], axis=1)
     low, high = cluster_bootstrap(totals, lambda t: t[:, 0] / t[:, 1], seed=seed)
-    means = {name: float(np.mean(given)) for name, given in controls.items()}
+    means = {name: float(np.mean(given)) for name, given in kept.items()}
     sign = 1.0 if higher_is_better else -1.0
-    floors = [name for name in FLOORS if name in controls]
+    floors = [name for name in FLOORS if name in kept]
     strongest = max(floors, key=lambda name: sign * means[name], default=None)
     p = math.nan
     if strongest is not None and len(counts) > 1:
-        gained = np.bincount(codes, weights=sign * (scores - np.asarray(controls[strongest])))
+        gained = np.bincount(codes, weights=sign * (scores - np.asarray(kept[strongest])))
         signs = np.random.default_rng([seed, 6]).choice([-1.0, 1.0], size=(PERMUTATIONS, len(gained)))
         p = permutation_p(float(gained.sum()), signs @ gained)
     return Controlled(

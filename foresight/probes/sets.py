@@ -20,7 +20,7 @@ from foresight.training.loop import fit
 if TYPE_CHECKING:
     import torch
 
-STEPS, LEARNING_RATE, BATCH = 500, 2e-3, 48
+STEPS, LEARNING_RATE, BATCH = 300, 4e-3, 48
 SIDE = 4
 """Queries start from SIDE x SIDE places."""
 FEATURES, HEADS, LAYERS = 64, 4, 2
@@ -82,20 +82,24 @@ def constant_set(train: Sequence[Objects], *, images: int) -> list[Objects]:
 
 
 def match(
-    logits: torch.Tensor, boxes: torch.Tensor, truth: tuple[torch.Tensor, torch.Tensor]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (query, object) indices of the cheapest one-to-one assignment of one image."""
+    logits: torch.Tensor, boxes: torch.Tensor, truth: Sequence[tuple[torch.Tensor, torch.Tensor]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (query, object) indices of the cheapest one-to-one assignment of every image."""
+    import torch
     from scipy.optimize import linear_sum_assignment
 
-    wanted, kinds = truth
-    queries = len(boxes)
-    pairs = giou(boxes[:, None].expand(queries, len(wanted), 4), wanted[None].expand(queries, len(wanted), 4))
-    cost = (
-        -COST_CLASS * logits.softmax(dim=-1)[:, kinds]
-        + COST_CORNER * (boxes[:, None] - wanted[None]).abs().mean(dim=-1)
-        - COST_GIOU * pairs
-    )
-    return linear_sum_assignment(cost.detach().numpy())  # type: ignore[no-any-return]
+    images, queries = boxes.shape[:2]
+    most = max((len(wanted) for wanted, _ in truth), default=0)
+    wanted, kinds = torch.zeros(images, most, 4), torch.zeros(images, most, dtype=torch.int64)
+    for i, (each, classes) in enumerate(truth):
+        wanted[i, : len(each)], kinds[i, : len(each)] = each, classes
+    with torch.no_grad():
+        mine = boxes[:, :, None].expand(images, queries, most, 4)
+        theirs = wanted[:, None].expand(images, queries, most, 4)
+        likely = logits.softmax(dim=-1).gather(2, kinds[:, None].expand(images, queries, most))
+        far = (mine - theirs).abs().mean(dim=-1)
+        cost = (COST_CORNER * far - COST_CLASS * likely - COST_GIOU * giou(mine, theirs)).numpy()
+    return [linear_sum_assignment(c[:, : len(each)]) for c, (each, _) in zip(cost, truth, strict=True)]
 
 
 def set_loss(
@@ -105,22 +109,21 @@ def set_loss(
     import torch
 
     total = torch.zeros(())
+    wanted, classes = (torch.cat(parts) for parts in zip(*truth, strict=True))
+    starts = np.cumsum([0, *(len(each) for each, _ in truth)])
     for logits, boxes in layers:
         nothing = logits.shape[-1] - 1
         kinds = torch.full(logits.shape[:2], nothing)
-        mine, theirs = [], []
-        for i, (wanted, classes) in enumerate(truth):
-            if not len(wanted):
-                continue
-            query, which = match(logits[i], boxes[i], (wanted, classes))
-            kinds[i, query] = classes[which]
-            mine.append(boxes[i, query])
-            theirs.append(wanted[which])
+        found = match(logits, boxes, truth)
+        image = np.concatenate([np.full(len(query), i) for i, (query, _) in enumerate(found)])
+        query = np.concatenate([query for query, _ in found])
+        which = np.concatenate([starts[i] + objects for i, (_, objects) in enumerate(found)])
+        kinds[image, query] = classes[which]
         weight = torch.ones(nothing + 1)
         weight[nothing] = NO_OBJECT
         total = total + torch.nn.functional.cross_entropy(logits.flatten(0, 1), kinds.flatten(), weight)
-        if mine:
-            a, b = torch.cat(mine), torch.cat(theirs)
+        if len(which):
+            a, b = boxes[image, query], wanted[which]
             total = total + COST_CORNER * (a - b).abs().mean() + COST_GIOU * (1 - giou(a, b)).mean()
     return total
 

@@ -1,0 +1,85 @@
+"""Pictures of the spatial study: true and read boxes on the samples, and pictures rebuilt from tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
+
+from foresight.reports.galleries import pixels
+from foresight.reports.style import Picture, Theme, literal
+
+SIDE, GAP, LEFT = 1.0, 0.08, 1.3
+"""Inches: a picture, the space around it, and the names of the lines."""
+TRUTH, FOUND = "#FFFFFF", "#E69F00"
+
+
+def boxes(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Picture:
+    """Return the samples with their boxes, one line of pictures for each (name, items).
+
+    Each item holds `picture` (PNG), `truth` and `found`: boxes x0, y0, x1, y1 as shares of the frame.
+    """
+
+    def draw(theme: Theme) -> Canvas:
+        canvas, axes = _sheet(theme, lines, note=0.3)
+        for i, (name, items) in enumerate(lines):
+            y = GAP + i * (SIDE + GAP)
+            axes.text(0.04, y + SIDE / 2, literal(name, 18), va="center", fontsize=10, color=theme.ink)
+            for j, item in enumerate(items):
+                x = LEFT + j * (SIDE + GAP)
+                _show(axes, item["picture"], x, y)
+                for kind, colour, style in (("truth", TRUTH, "-"), ("found", FOUND, "-")):
+                    for box in item[kind]:
+                        _outline(axes, box, x, y, colour, style)
+        bottom = GAP + len(lines) * (SIDE + GAP) + 0.1
+        for x, colour, text in ((LEFT, TRUTH, "true box"), (LEFT + 1.2, FOUND, "read off the tokens")):
+            axes.add_patch(
+                Rectangle((x, bottom - 0.06), 0.2, 0.12, facecolor="#555555", edgecolor=colour, lw=2)
+            )
+            axes.text(x + 0.28, bottom, text, va="center", fontsize=9.5, color=theme.muted)
+        return canvas
+
+    return Picture(draw)
+
+
+def rebuilt(lines: Sequence[tuple[str, Sequence[bytes]]]) -> Picture:
+    """Return lines of pictures under each other, the first the true ones. Each line is (name, PNGs)."""
+
+    def draw(theme: Theme) -> Canvas:
+        canvas, axes = _sheet(theme, lines, note=0.0)
+        for i, (name, items) in enumerate(lines):
+            y = GAP + i * (SIDE + GAP)
+            axes.text(0.04, y + SIDE / 2, literal(name, 18), va="center", fontsize=10, color=theme.ink)
+            for j, png in enumerate(items):
+                _show(axes, png, LEFT + j * (SIDE + GAP), y)
+        return canvas
+
+    return Picture(draw)
+
+
+def _sheet(theme: Theme, lines: Sequence[tuple[str, Sequence[Any]]], *, note: float) -> tuple[Canvas, Axes]:
+    if not lines or not all(items for _, items in lines):
+        raise ValueError("a gallery shows at least one picture a line, but got none; leave the figure out")
+    width = LEFT + max(len(items) for _, items in lines) * (SIDE + GAP)
+    height = GAP + len(lines) * (SIDE + GAP) + note
+    canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
+    axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return canvas, axes
+
+
+def _show(axes: Axes, png: bytes, x: float, y: float) -> None:
+    limits = axes.viewLim.frozen()
+    axes.imshow(pixels(png), extent=(x, x + SIDE, y + SIDE, y), interpolation="nearest", aspect="auto")
+    axes.viewLim.set(limits)  # imshow turns the view to the picture
+
+
+def _outline(axes: Axes, box: Sequence[float], x: float, y: float, colour: str, style: str) -> None:
+    x0, y0, x1, y1 = (np.clip(v, 0, 1) * SIDE for v in box)
+    for width, edge in ((3.2, "#000000"), (1.6, colour)):  # a dark rim, so that it shows on any ground
+        axes.add_patch(Rectangle((x + x0, y + y0), x1 - x0, y1 - y0, fill=False, ec=edge, lw=width, ls=style))

@@ -1,0 +1,143 @@
+"""The last stage of the spatial study: its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import store
+from foresight.decisions.spatial import best
+from foresight.reports import figure_files, measurements_csv, render
+from foresight.reports.q2 import Q2Inputs, build_q2_report
+from foresight.studies.spatial import ROWS
+from tasks.extract import Extract
+from tasks.house import House, Progress
+from tasks.measure import to_json
+from tasks.model import provenance
+from tasks.spatial import Ceiling, Decide, Pictures, Probe, as_png, measurements
+from tasks.stages import Look, look_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Q2Report:
+    """Write the Q2 report. Outputs: `page` (HTML), `report` and `measurements` (JSON), `table` (CSV), `figures`."""
+
+    probes: tuple[Probe, ...]
+    decide: Decide
+    ceilings: tuple[Ceiling, ...]
+    name: str = "report"
+
+    @property
+    def extractions(self) -> tuple[Extract, ...]:
+        every = [e for p in self.probes for e in (p.extract, p.copy)]
+        return tuple({e.name: e for e in every}.values())
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        models = (f"model {e.ref.short}" for e in self.extractions)
+        extracts = (e.name for e in self.extractions)
+        probes = (p.name for p in self.probes)
+        return tuple(dict.fromkeys(("data", *models, *extracts, *probes, self.decide.name)))
+
+    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
+        skipped = [[s.key, s.why] for s in house.manifest.skipped]
+        inputs = {"manifest": house.manifest_id, "decision": given[self.decide.name].outputs["decision"]}
+        for p in self.probes:
+            inputs |= {f"{p.name} {k}": v for k, v in given[p.name].outputs.items()}
+        return store.Recipe(
+            operation="q2.report",
+            version=1,
+            settings={
+                "skipped": store.digest("skipped", skipped),
+                "models": [[str(e.ref), given[f"model {e.ref.short}"].key] for e in self.extractions],
+            },
+            inputs=inputs,
+        )
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        return look_up(house, self.name, self.recipe(house, given))
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        inputs = self._inputs(house, given)
+        report = build_q2_report(inputs)
+        figures = {Path(name).name: content for name, content in figure_files(report).items()}
+        outputs = {
+            "figures": house.store.put_tree(figures),
+            "report": house.store.put_blob(to_json(report.to_json()), "application/json"),
+            "page": house.store.put_blob(render(report).encode(), "text/html"),
+            "measurements": house.store.put_blob(to_json(list(inputs.measurements)), "application/json"),
+            "table": house.store.put_blob(measurements_csv(inputs.measurements).encode(), "text/csv"),
+        }
+        house.store.record(
+            self.recipe(house, given),
+            outputs=outputs,
+            values={"verdict": str(inputs.decision["overall"]), "skipped": len(house.manifest.skipped)},
+            provenance=provenance(),
+        )
+
+    def _inputs(self, house: House, given: Mapping[str, Look]) -> Q2Inputs:
+        decided = json.loads(house.store.get_blob(given[self.decide.name].outputs["decision"]))
+        measured = measurements(house, given, self.probes)
+        manifest = house.manifest
+        lines = {row: self._lines(row, house, given, measured) for row in ("Q2.1", "Q2.2", "Q2.3")}
+        ids = [i for e in self.extractions for i in given[e.name].values["recipes"].values()]
+        ids += [given[p.name].key for p in self.probes] + [given[self.decide.name].key]
+        told: dict[str, str] = {}
+        for key, item in provenance().items():
+            told |= (
+                {str(k): str(v) for k, v in item.items()} if isinstance(item, Mapping) else {key: str(item)}
+            )
+        return Q2Inputs(
+            measurements=[*measured, *decided["measurements"]],
+            decision=decided["decision"],
+            about={name: row.about for name, row in ROWS.items()},
+            data={
+                "source": manifest.source,
+                "n": len(manifest),
+                "skipped": [{"key": s.key, "why": s.why} for s in manifest.skipped],
+            },
+            models=[
+                {
+                    "card": e.ref.short,
+                    "role": "control" if e.ref.kind == "random" else e.ref.card.role,
+                    "params": e.ref.card.parameters,
+                    "points": [p.name for p in e.points],
+                    "fingerprint": given[f"model {e.ref.short}"].values["fingerprint"]["weights"],
+                }
+                for e in self.extractions
+            ],
+            boxes={row: lines[row] for row in ("Q2.1", "Q2.2") if lines[row]},
+            rebuilt=lines["Q2.3"],
+            recipes=[{"id": i, **house.store.recipe(i).canonical()} for i in dict.fromkeys(ids)],
+            versions=told,
+        )
+
+    def _lines(
+        self, row: str, house: House, given: Mapping[str, Look], measured: list[dict[str, Any]]
+    ) -> list[tuple[str, Any]]:
+        """Return the examples of a row at its best point and at the last one."""
+        mine = [p for p in self.probes if p.row == row]
+        rows = [m for m in measured if m["row"] == row and m["name"] == ROWS[row].lead]
+        top = best(rows, lower=False)
+        if top is None:
+            return []
+        at = next(p for p in mine if (p.extract.ref.short, p.point) == (top["model"], top["point"]))
+        found: list[tuple[str, Any]] = []
+        for probe in [at] if at is mine[-1] else [at, mine[-1]]:
+            tree = house.store.get_tree(given[probe.name].outputs["examples"])
+            told = json.loads(house.store.get_blob(tree["examples.json"]))
+            pictures = Pictures(house, probe.extract, probe.ceiling.grid)
+            true = [as_png(pictures.still(e["sample"])) for e in told]
+            if row == "Q2.3":
+                found = found or [("true", true)]
+                found.append(
+                    (probe.point, [house.store.get_blob(tree[f"{k:02d}.png"]) for k in range(len(told))])
+                )
+            else:
+                found.append(
+                    (probe.point, [{**e, "picture": png} for e, png in zip(told, true, strict=True)])
+                )
+        return found
