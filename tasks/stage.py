@@ -5,8 +5,10 @@ The store is the only cache. Prefect's own would say 'cached' for a result whose
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from httpx import HTTPError
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -62,20 +64,26 @@ def prefect_worker(console: Callable[[Stage], Progress] | None = None) -> Callab
 
 
 def _artifact(stage: str) -> Progress:
-    """Return a progress that shows on the run's page, at most every few seconds."""
-    shown: dict[str, Any] = {"id": None, "at": 0.0}
+    """Return a progress that shows on the run's page, at most every few seconds.
+
+    While no server answers nothing is shown and the work goes on: the next update says all that is done.
+    """
+    shown: dict[str, Any] = {"id": None, "next": 0.0}
 
     def progress(done: int, whole: int, text: str) -> None:
-        now = time.monotonic()
-        if now - shown["at"] < EVERY_S and done < whole:
+        begun = time.monotonic()
+        if begun < shown["next"] and done < whole:
             return
-        shown["at"] = now
         percent = 100.0 * done / max(whole, 1)
         description = f"{stage} · {done} of {whole} {text}"
-        if shown["id"] is None:
-            shown["id"] = create_progress_artifact(progress=percent, description=description)
-        else:
-            update_progress_artifact(shown["id"], progress=percent, description=description)
+        with suppress(HTTPError):
+            if shown["id"] is None:
+                shown["id"] = create_progress_artifact(progress=percent, description=description)
+            else:
+                update_progress_artifact(shown["id"], progress=percent, description=description)
+        now = time.monotonic()
+        # Prefect asks a server that is gone for a minute; the work waits for that a tenth of its time at most
+        shown["next"] = now + max(EVERY_S, 10 * (now - begun))
 
     return progress
 

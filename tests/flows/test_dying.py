@@ -1,13 +1,16 @@
-"""Dying well: processes killed at the worst moment, and two equal runs at once."""
+"""Dying well: processes killed at the worst moment, a server that restarts, two equal runs at once."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,14 @@ import pytest
 import store
 from flows import extract
 from flows.engine import perform, planned
+from tests.deployments.test_local import ask
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 REF = "qwen2.5-vl-tiny@random0"
 STAGE = f"extract {REF}"
 POINTS = ["vit.1", "merged"]
-PATIENCE_S = 240
+PATIENCE_S = 400
 
 RUN = """
 import json, sys
@@ -49,6 +53,35 @@ outputs = dict(done.looks["model " + card.name].outputs)
 print(json.dumps({"first": steps[0], "last": steps[-1], "outputs": outputs}))
 """
 
+HELD = """
+import json, sys, time
+from pathlib import Path
+from tasks.prefect_home import keep_prefect_in
+keep_prefect_in(Path("runs"))
+from flows import extract
+from flows._as_flow import as_flow
+from foresight.models.qwen2_5_vl import QwenVision
+from tasks import stage
+stage.EVERY_S = 0.0
+settings = extract.Settings(**json.loads(sys.argv[1]))
+plain, seen = QwenVision.extract, []
+def wait_for(name):
+    while not Path(name).exists():
+        time.sleep(0.05)
+def held(self, batch, asked):
+    seen.extend(batch)
+    if len(seen) == 1:
+        Path("working").touch()
+        wait_for("killed")
+    if len(seen) == settings.samples:
+        Path("last").touch()
+        wait_for("restarted")
+    return plain(self, batch, asked)
+QwenVision.extract = held
+state = as_flow(extract)(settings, return_state=True)
+print(json.dumps({"state": state.name, "run": str(state.state_details.flow_run_id), "said": state.message}))
+"""
+
 
 def settings(**change: Any) -> dict[str, Any]:
     return {"samples": 24, "vlm": [REF], "points": POINTS, "batch": 1} | change
@@ -65,11 +98,10 @@ def python(script: str, *words: str, **environment: str) -> subprocess.Popen[str
     )
 
 
-def document(process: subprocess.Popen[str]) -> dict[str, Any]:
+def document(process: subprocess.Popen[str]) -> Any:
     out, err = process.communicate(timeout=2 * PATIENCE_S)
     assert process.returncode == 0, err[-3000:]
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return found
+    return json.loads(out.splitlines()[-1])
 
 
 def until(
@@ -81,7 +113,7 @@ def until(
         assert time.monotonic() < end, "it did not happen in time"
         if process is not None and process.poll() is not None:
             raise AssertionError(f"the process ended before: {process.communicate()[1][-3000:]}")
-        time.sleep(0.02)
+        time.sleep(0.1)
     return found
 
 
@@ -140,3 +172,90 @@ def test_a_training_killed_half_way_ends_with_the_weights_of_one_that_was_not(
     assert not list(Path("runs/cache/training").glob("*/*"))
     monkeypatch.chdir(tmp_path_factory.mktemp("undisturbed"))
     assert document(python(TRAIN)) == {"first": 1, "last": 130, "outputs": resumed["outputs"]}
+
+
+@dataclass(kw_only=True)
+class Prefect:
+    """A Prefect server in a folder of its own."""
+
+    api: str
+    environment: dict[str, str]
+    log: Path
+    server: subprocess.Popen[bytes] | None = None
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "prefect", *words],
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def start_server(self) -> None:
+        port = self.api.split(":")[2].split("/")[0]
+        self.server = self.start("server", "start", "--host", "127.0.0.1", "--port", port)
+        until(self.healthy, self.server)
+
+    def healthy(self) -> bool:
+        try:
+            return bool(ask(f"{self.api}/health"))
+        except OSError:
+            return False
+
+    def kill(self, process: subprocess.Popen[bytes] | None) -> None:
+        """End a process and all it started, at once."""
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def run(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = ask(f"{self.api}/flow_runs/{run}")
+        return found
+
+    def ends_as(self, run: str) -> str:
+        ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        until(lambda: self.run(run)["state"]["type"] in ends)
+        return str(self.run(run)["state"]["name"])
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    folder = tmp_path_factory.mktemp("dying")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api"
+    environment = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        found = Prefect(api=api, environment=environment, log=folder / "prefect.log")
+        try:
+            found.start_server()
+            yield found
+        finally:
+            found.kill(found.server)
+
+
+def test_a_run_outlives_a_server_that_is_killed_and_started_again(prefect: Prefect) -> None:
+    """Progress goes unseen meanwhile; the work goes on, and its end is told to the server that came back."""
+    quick = {"PREFECT_CLIENT_MAX_RETRIES": "2"}
+    process = python(HELD, json.dumps(settings()), **prefect.environment, **quick)
+    until(Path("working").exists, process)
+    prefect.kill(prefect.server)
+    Path("killed").touch()
+    until(Path("last").exists, process)
+    prefect.start_server()
+    Path("restarted").touch()
+    ended = document(process)
+    assert ended["state"] == "Completed", ended["said"]
+    assert prefect.ends_as(ended["run"]) == "Completed"
+    assert contents()
