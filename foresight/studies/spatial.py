@@ -199,7 +199,7 @@ def _constant_picture(train: Truth, test: Truth, tokens: TokenGrids) -> Scores:
     shape = rebuilt_shape(tokens, train.values.shape[1:3])
     mean = _target(train, shape).mean(axis=0)
     true = _target(test, shape)
-    return _picture_scores(np.broadcast_to(mean, true.shape), true)
+    return _picture_scores(np.tile(mean, (len(true), 1, 1, 1)), true)
 
 
 def _picture_scores(given: np.ndarray, true: np.ndarray) -> Scores:
