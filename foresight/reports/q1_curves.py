@@ -166,7 +166,7 @@ def target_maps(rows: Sequence[Row]) -> list[Figure]:
             if not any(known(v) for v in values.values()):
                 continue
             grid = np.array([[values.get((p, t), NAN) for t in targets] for p in points])
-            title = f"{name}, {kind}" if kind else name
+            title = f"{name.replace(' (debiased)', '')}, {kind}" if kind else name
             made.append(
                 Figure.of(
                     figures.heat_map(grid, points, targets, label=title),

@@ -212,11 +212,16 @@ def test_a_study_of_which_nothing_is_defined_claims_nothing():
 
 def test_parts_of_the_decoder_are_a_heat_map_and_not_points_of_the_vlm():
     whole = long_names(["tiny-vlm"], POINTS)
-    parts = [m | {"target": f"channels {g}"} | measured(0.9) for m in whole for g in range(3)]
+    parts = [
+        m | {"target": f"channels {g}"} | measured(0.9, controls={"biased": 0.95})
+        for m in whole
+        for g in range(3)
+    ]
     report = build_q1_report(q1_inputs(measurements=[*whole, *parts], **BARE))
     section = next(s for s in report.sections if s.id == "Q1.7")
     assert "is 0.320" in section.text[0]
-    assert [f.name for f in section.figures if f.name.startswith("targets-")]
+    names = [f.name for f in section.figures if f.name.startswith("targets-")]
+    assert names == ["targets-linear-cka-debiased", "targets-linear-cka-biased"]
     assert "vit.2 → channels 1" in render(report)
     overview = next(f for s in report.sections for f in s.figures if f.name == "overview")
     assert "channels" not in overview.alt
