@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import store
@@ -176,12 +177,13 @@ def test_a_training_killed_half_way_ends_with_the_weights_of_one_that_was_not(
 
 @dataclass(kw_only=True)
 class Prefect:
-    """A Prefect server in a folder of its own."""
+    """A Prefect server and one worker, in a folder of their own."""
 
     api: str
     environment: dict[str, str]
     log: Path
     server: subprocess.Popen[bytes] | None = None
+    worker: subprocess.Popen[bytes] | None = None
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
@@ -242,6 +244,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
             found.start_server()
             yield found
         finally:
+            found.kill(found.worker)
             found.kill(found.server)
 
 
@@ -259,3 +262,34 @@ def test_a_run_outlives_a_server_that_is_killed_and_started_again(prefect: Prefe
     assert ended["state"] == "Completed", ended["said"]
     assert prefect.ends_as(ended["run"]) == "Completed"
     assert contents()
+
+
+def test_a_killed_run_is_shown_as_crashed_and_the_same_run_again_goes_on(prefect: Prefect) -> None:
+    register = "from deployments.local import register; print(len(register('cpu')))"
+    assert document(python(register, **prefect.environment))
+    prefect.worker = prefect.start("worker", "start", "--pool", "cpu", "--type", "process")
+    (deployment,) = [
+        d["id"] for d in ask(f"{prefect.api}/deployments/filter", {}) if d["name"] == "cpu"
+        and d["entrypoint"].endswith("extract.extract")
+    ]  # fmt: skip
+    wanted = settings(samples=600, store="runs/killed")
+
+    def trigger() -> str:
+        made = ask(
+            f"{prefect.api}/deployments/{deployment}/create_flow_run", {"parameters": {"settings": wanted}}
+        )
+        return str(made["id"])
+
+    first = trigger()
+    until(lambda: rows("runs/killed"), prefect.worker)
+    (running,) = psutil.Process(prefect.worker.pid).children()
+    running.kill()
+    assert prefect.ends_as(first) == "Crashed"
+    kept = rows("runs/killed")
+    assert 0 < kept < 600 * len(POINTS)
+    second = trigger()
+    assert prefect.ends_as(second) == "Completed"
+    filters = {"artifacts": {"flow_run_id": {"any_": [second]}, "key": {"any_": ["extract-result"]}}}
+    (result,) = ask(f"{prefect.api}/artifacts/filter", filters)
+    assert f"{600 * len(POINTS) - kept} rows written, {kept} reused" in result["description"]
+    assert store.open("runs/killed").verify().problems == []
