@@ -8,6 +8,7 @@ import store
 from flows.settings import ExtractSettings, Settings, size_of
 from foresight import data, models
 from foresight.models import ModelRef
+from foresight.models.compiling import blocks
 from foresight.models.device import KERNELS, check_dtype, resolve_attention, resolve_device
 from tasks.extract import Extract, Framing, check_request
 from tasks.house import House, WrongRequest
@@ -97,6 +98,7 @@ def _extraction(ref: ModelRef, settings: Settings, house: House, points: list[st
         attention=resolve_attention(
             house.device, dtype, kernels=models.kernels(card) or KERNELS, asked=settings.attention
         ),
+        compiled=settings.compile and bool(blocks(models.points(card))),
     )
     check_request(found, house)
     return found

@@ -68,6 +68,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--attention", type=click.Choice(["auto", "flash_attention_2", "sdpa", "eager"])),
         click.option("--spread", is_flag=True, default=None, help="Spread a model over all GPUs and memory."),
         click.option("--deterministic", is_flag=True, default=None, help="Deterministic kernels only."),
+        click.option(
+            "--compile", is_flag=True, default=None, help="Compile transformer blocks (torch.compile)."
+        ),
         click.option("--batch", type=int, help="Samples per forward pass."),
         click.option("--workers", type=int, help="Threads that decode ahead."),
         click.option("--store", metavar="URL", help="Default runs/store."),

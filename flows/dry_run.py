@@ -104,7 +104,15 @@ def _probe(stage: Extract, house: House, about: Look) -> tuple[Probe | None, str
         ref,
         stage.framing,
         points,
-        lambda: load(ref, about, house, dtype=stage.dtype, attention=stage.attention, points=points),
+        lambda: load(
+            ref,
+            about,
+            house,
+            dtype=stage.dtype,
+            attention=stage.attention,
+            points=points,
+            compiled=stage.compiled,
+        ),
         samples=SAMPLES,
     )
     return timed, why

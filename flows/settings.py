@@ -57,6 +57,10 @@ class Settings(BaseModel):
     deterministic: bool = Field(
         False, description="Deterministic kernels only: the same batches give the same bits, more slowly."
     )
+    compile: bool = Field(
+        False,
+        description="Compile transformer blocks (torch.compile); part of what a latent is: they then round otherwise.",
+    )
     store: str = Field("runs/store", description="Folder (or URL) of the latent store.")
     out: str = Field("", description="Folder for the report; empty: runs/ and the experiment's name.")
     batch: int | None = Field(None, ge=1, le=4096, description="Samples per forward pass; empty: by model.")
@@ -70,6 +74,12 @@ class Settings(BaseModel):
         [],
         description="Stages to compute again and compare with what is stored, by name, as the plan lists them.",
     )
+
+    @model_validator(mode="after")
+    def _compiled_in_one_place(self) -> Self:
+        if self.compile and self.spread:
+            raise ValueError("a model is compiled or spread, but got both; leave out --compile or --spread")
+        return self
 
     @field_validator("vlm", "cards", "points", "refresh")
     @classmethod

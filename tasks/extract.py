@@ -12,6 +12,7 @@ import numpy as np
 import store
 from foresight import models
 from foresight.models import ModelRef, Point
+from foresight.models.compiling import BACKEND
 from foresight.models.device import deterministic
 from foresight.nouns import Sample, Tokens
 from tasks.house import House, Progress, WrongRequest
@@ -46,6 +47,8 @@ class Extract:
     framing: Framing
     dtype: str
     attention: str
+    compiled: bool = False
+    """Whether transformer blocks are compiled; their kernels round otherwise, so it is identity."""
 
     @property
     def name(self) -> str:
@@ -72,6 +75,8 @@ class Extract:
             }
             if models.kernels(card):
                 own["attention"] = self.attention
+            if self.compiled:
+                own["compiled"] = BACKEND
             if point.prompted:
                 own["prompt_prefix"] = card.prompt_prefix
             found[point.name] = store.Recipe(operation="extract", version=VERSION, settings=shared | own)
@@ -130,7 +135,15 @@ class Extract:
             if house.deterministic:
                 stack.enter_context(deterministic(house.device))
             asked = [p for p in recipes if missing[p]]
-            model = load(self.ref, about, house, dtype=self.dtype, attention=self.attention, points=asked)
+            model = load(
+                self.ref,
+                about,
+                house,
+                dtype=self.dtype,
+                attention=self.attention,
+                points=asked,
+                compiled=self.compiled,
+            )
             writers = {
                 p.name: stack.enter_context(
                     house.store.writer(

@@ -16,6 +16,7 @@ from foresight import models
 from foresight.data.digests import DigestCache, Seen, stamp
 from foresight.models import ModelRef
 from foresight.models.checkpoint import MissingCheckpoint, find_checkpoint
+from foresight.models.compiling import blocks, check_compiler, compile_blocks
 from foresight.models.fingerprint import (
     adapter_fingerprint,
     file_sha256,
@@ -123,11 +124,15 @@ def load(
     dtype: str,
     attention: str,
     points: Sequence[str] | None = None,
+    compiled: bool = False,
 ) -> Any:
     """Load the model into memory; of a family that can, just the layers that `points` need.
 
-    An adapter is merged into the whole model, on the first device. `WrongCheckpoint` where its family cannot take one.
+    An adapter is merged into the whole model, on the first device. With `compiled` its transformer blocks are.
+    Raises `WrongCheckpoint` where a family cannot take an adapter, and `ValueError` where nothing can be compiled.
     """
+    if compiled:
+        check_compiler(house.device)
     family = models.family(ref.card)
     some = {"points": points} if points and hasattr(family, "shorten") and not ref.adapter else {}
     loaded = family.load(
@@ -144,6 +149,8 @@ def load(
                 f"an adapter is merged into a transformers model, and {ref.card.name} is none"
             )
         loaded.model = merge_adapter(ref, loaded.model)
+    if compiled:
+        compile_blocks(loaded.model, blocks(models.points(ref.card)))
     return loaded
 
 

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 from flows import extract
 from flows.cli import main
-from flows.engine import perform
+from flows.engine import perform, prepare
 from foresight import models
+from foresight.models.compiling import check_compiler
 from tasks import model as model_stage
 
 
@@ -164,6 +165,40 @@ def test_the_kernel_is_part_of_what_a_latent_is_and_a_decoder_has_none(workplace
     assert run(attention="eager")["rows_written"] == 4  # the autoencoder's rows do not depend on it
     with pytest.raises(ValueError, match="flash_attention_2 was asked for, but it needs a GPU"):
         run(attention="flash_attention_2", device="cpu")
+
+
+def test_compiling_is_part_of_what_a_latent_is_where_there_are_blocks_to_compile(workplace: Path) -> None:
+    wanted: dict[str, Any] = {"samples": 4, "vlm": ["qwen2.5-vl-tiny@random0"], "points": ["vit.2"]}
+    wanted["decoder"] = "ltx-video-tiny@random0"
+
+    def recipes(**change: Any) -> dict[str, dict[str, Any]]:
+        looks = prepare(extract, extract.Settings(**wanted | change)).looks
+        return {
+            p: dict(r.settings)
+            for look in looks
+            if look.name.startswith("extract")
+            for p, r in look.recipes.items()
+        }
+
+    plain, compiled = recipes(), recipes(compile=True)
+    assert compiled["vit.2"] == plain["vit.2"] | {"compiled": "inductor"}
+    assert compiled["latent"] == plain["latent"]
+    with pytest.raises(ValueError, match="a model is compiled or spread, but got both"):
+        recipes(compile=True, spread=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_writes_rows_of_its_own_that_are_the_plain_ones_to_rounding(workplace: Path) -> None:
+    check_compiler("cpu")
+    found = {}
+    for compiled in (False, True):
+        wanted = {"samples": 4, "vlm": ["dinov2-tiny"], "points": ["vit.2"], "compile": compiled}
+        done = perform(extract, extract.Settings(**wanted))
+        assert done.to_json()["rows_written"] == 4
+        (look,) = (v for k, v in done.looks.items() if k.startswith("extract"))
+        first = done.house.manifest.digests[0]
+        found[compiled] = done.house.store.row(look.values["recipes"]["vit.2"], first).values
+    assert 0 < np.abs(found[True] - found[False]).max() < 1e-4
 
 
 def test_deterministic_mode_is_told_with_the_rows_and_left_afterwards(workplace: Path) -> None:
