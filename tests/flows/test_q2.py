@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,9 @@ from foresight.probes import CONTROLS
 from foresight.studies import spatial
 from tasks.stages import Look
 from tests.conftest import quickly_trained
+from tests.foresight.data.benchmarks_on_disk import coco, something
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 POINTS = ["patch", "merged"]
 SAMPLES = 40
@@ -40,6 +44,8 @@ def short_training() -> Iterator[None]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
     with quickly_trained(), short_training(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("q2"))
+        coco(Path("coco"))
+        something(Path("ssv2"), train=2, validation=10, test=1)
         q1_run = perform(q1, asked(q1, samples=SAMPLES, points=POINTS))
         first = perform(q2, asked(q2, samples=SAMPLES, points=POINTS))
         PLANS["a point more"] = planned(q2, asked(q2, samples=SAMPLES, points=[*POINTS, "vit.2"]))
@@ -53,6 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcom
             "moments": perform(
                 q2, asked(q2, out="moments", data="synthetic:moving", samples=24, points=["merged"])
             ),
+            "coco": perform(q2, asked(q2, out="coco-report", data="coco:coco", points=["merged"])),
+            "ssv2": perform(q2, asked(q2, out="ssv2-report", data="ssv2:ssv2", frames=4, points=["merged"])),
         }
 
 
@@ -115,3 +123,19 @@ def test_a_point_more_leaves_the_others_as_they_are(place: dict[str, Outcome]) -
     assert states["extract qwen2.5-vl-tiny"] == "missing"
     assert states["Q2.1 raw patches 1x8x8"] == "ready"
     assert states["Q2.1 boxes vit.2"] == "waiting"
+
+
+def test_annotated_pictures_on_disk_give_every_row_of_stills(place: dict[str, Outcome]) -> None:
+    rows = place["coco"].to_json()["metrics"]
+    assert {m["row"] for m in rows if m["value"] is not None} == {"Q2.1", "Q2.2", "Q2.3"}
+    (objects,) = metrics(place["coco"], "Q2.2")
+    assert objects["detail"]["classes"] == ["cat", "dog"]
+    assert "it needs 8" in objects["why"]
+
+
+def test_clips_without_boxes_say_which_rows_are_missing_and_why(place: dict[str, Outcome]) -> None:
+    whys = {m["row"]: m["why"] for m in place["ssv2"].to_json()["metrics"] if m["value"] is None}
+    assert set(whys) == {"Q2.1", "Q2.2", "Q2.4"}
+    assert "clips of ssv2 have no boxes" in whys["Q2.1"]
+    assert "fewer than two directions" in whys["Q2.4"]
+    assert any(m["value"] is not None for m in metrics(place["ssv2"], "Q2.3"))

@@ -25,6 +25,7 @@ def score(tokens: TokenGrids, truth: np.ndarray, *, hidden: int = 64, seed: int 
     return float(iou(found.boxes, truth[TEST]).mean())
 
 
+@pytest.mark.slow
 def test_tokens_in_order_beat_every_control_by_a_third_of_the_scale(
     shapes: tuple[TokenGrids, np.ndarray],
 ) -> None:

@@ -39,6 +39,7 @@ def truth_and_split(manifest: Manifest, values: object) -> tuple[Truth, Split]:
     return truth, split(manifest.groups, truth, seed=0)
 
 
+@pytest.mark.slow
 def test_boxes_and_edges_beat_every_control_by_a_quarter_of_the_scale(
     seen: tuple[Manifest, np.ndarray, TokenGrids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
