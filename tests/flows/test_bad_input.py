@@ -33,7 +33,7 @@ def photographs(folder: Path, count: int = 6) -> Path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "q9"], "no experiment is called 'q9'; there are extract, q1"),
+        (["run", "q9"], "no experiment is called 'q9'; there are c1, "),
         (["plan", "q1", "--vlm", "gpt-17"], "no model card is called 'gpt-17'; there are "),
         (["plan", "q1", "--points", "vit.99"], "qwen2.5-vl-tiny has no point 'vit.99'; it has patch, vit.1"),
         (["plan", "q1", "--decoder", "qwen2.5-vl-tiny"], "is a vlm, but a decoder was asked for"),
