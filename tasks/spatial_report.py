@@ -118,7 +118,7 @@ class Q2Report:
     def _lines(
         self, row: str, house: House, given: Mapping[str, Look], measured: list[dict[str, Any]]
     ) -> list[tuple[str, Any]]:
-        """Return the examples of a row at its best point and at the last one."""
+        """Return the examples of a row at the first point, at its best and at the last."""
         mine = [p for p in self.probes if p.row == row]
         rows = [m for m in measured if m["row"] == row and m["name"] == ROWS[row].lead]
         top = best(rows, lower=False)
@@ -126,7 +126,7 @@ class Q2Report:
             return []
         at = next(p for p in mine if (p.extract.ref.short, p.point) == (top["model"], top["point"]))
         found: list[tuple[str, Any]] = []
-        for probe in [at] if at is mine[-1] else [at, mine[-1]]:
+        for probe in {p.name: p for p in (mine[0], at, mine[-1])}.values():
             tree = house.store.get_tree(given[probe.name].outputs["examples"])
             told = json.loads(house.store.get_blob(tree["examples.json"]))
             pictures = Pictures(house, probe.extract, probe.ceiling.grid)

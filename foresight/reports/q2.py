@@ -101,7 +101,7 @@ def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
         ),
         figures.Series(
             name="controls without places",
-            value=[max(f) for f in floors],
+            value=[_real(m["detail"]["floor"]) for m in rows],
             low=[min(f) for f in floors],
             high=[max(f) for f in floors],
             role="control",
@@ -115,7 +115,7 @@ def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
         + "; ".join(f"{p} {number_text(_real(m['value']))}" for p, m in zip(points, rows, strict=True)),
         caption=f"{name} of {model} by extraction point, {rows[0]['n']} test samples. The band around the line is "
         "the 95 % interval over groups; the grey band holds constant prediction, mean-pooled tokens and shuffled "
-        "positions.",
+        "positions, its line the best of them.",
     )
 
 
@@ -165,9 +165,10 @@ def _said(lead: Sequence[Row]) -> str:
         return ""
     controls = top["controls"]
     floor = max(controls[name] for name in FLOORS)
+    name = str(top["name"])
     text = (
-        f"{top['name']} is {number_text(top['value'])} at {top['point']}, the highest of {len(lead)} points; no "
-        f"control without places gives more than {number_text(floor)} there, random weights give "
+        f"{name[0].upper()}{name[1:]} is {number_text(top['value'])} at {top['point']}, the highest of "
+        f"{len(lead)} points; no control without places gives more than {number_text(floor)} there, random weights give "
         f"{number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
     )
     blind = [str(m["point"]) for m in lead if m["detail"]["knows places"] is False]
@@ -189,7 +190,7 @@ def _gallery(inputs: Q2Inputs, row: str) -> list[Figure]:
         return [
             Figure.of(
                 q2_pictures.boxes(lines),
-                name=f"boxes-{row.lower()}",
+                name=f"boxes-{file_name(row)}",
                 wide=True,
                 alt=f"Test samples with true boxes and those read at {names}",
                 caption=f"The first {len(lines[0][1])} test samples at {names}.",

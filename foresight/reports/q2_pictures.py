@@ -37,10 +37,9 @@ def boxes(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Picture:
                         _outline(axes, box, x, y, colour, style)
         bottom = GAP + len(lines) * (SIDE + GAP) + 0.1
         for x, colour, text in ((LEFT, TRUTH, "true box"), (LEFT + 1.2, FOUND, "read off the tokens")):
-            axes.add_patch(
-                Rectangle((x, bottom - 0.06), 0.2, 0.12, facecolor="#555555", edgecolor=colour, lw=2)
-            )
-            axes.text(x + 0.28, bottom, text, va="center", fontsize=9.5, color=theme.muted)
+            axes.add_patch(Rectangle((x, bottom - 0.09), 0.24, 0.18, facecolor="#555555", lw=0))
+            axes.add_patch(Rectangle((x + 0.05, bottom - 0.05), 0.14, 0.1, fill=False, ec=colour, lw=1.6))
+            axes.text(x + 0.32, bottom, text, va="center", fontsize=9.5, color=theme.muted)
         return canvas
 
     return Picture(draw)
