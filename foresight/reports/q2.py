@@ -168,8 +168,8 @@ def _said(lead: Sequence[Row]) -> str:
     name = str(top["name"])
     text = (
         f"{name[0].upper()}{name[1:]} is {number_text(top['value'])} at {top['point']}, the highest of "
-        f"{len(lead)} points; no control without places gives more than {number_text(floor)} there, random weights give "
-        f"{number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
+        f"{len(lead)} points; no control without places gives more than {number_text(floor)} there, random "
+        f"weights give {number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
     )
     blind = [str(m["point"]) for m in lead if m["detail"]["knows places"] is False]
     if blind:
