@@ -1,7 +1,7 @@
 """What extracting costs beside the bare forward pass, and beside other ways to do it, in one run.
 
-Run by hand: `python -m tests.benchmarks.bench_extract [--images 48] [--rounds 5] [--threads 1]`. A Qwen2.5-VL
-of middle size with random weights reads JPEG files at four blocks of its vision tower. CPU seconds of this
+Run by hand: `python -m tests.benchmarks.bench_extract [--images 48] [--rounds 5] [--threads 1] [--peers DIR]`. A
+Qwen2.5-VL of middle size with random weights reads JPEG files at four blocks of its vision tower. CPU seconds of this
 process and of those it started, all threads; rounds are interleaved, medians are shown. The model is loaded
 before the clocks run. Prints ratios, gates nothing.
 
@@ -17,6 +17,7 @@ import dataclasses
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +42,15 @@ from foresight.models import tap
 from foresight.models.qwen2_5_vl import QwenVision
 from tasks.extract import Extract
 from tasks.stages import plan
-from tests.benchmarks.extract_peers import NOT_HERE, hooked, inputs_of, into_memory_map, traced
+from tests.benchmarks.extract_peers import (
+    NOT_HERE,
+    brain_score,
+    copied_whole,
+    hooked,
+    inputs_of,
+    into_memory_map,
+    traced,
+)
 
 DEPTH, BLOCKS, SIZE, BATCH = 12, (1, 3, 5, 7), 168, 8
 BAR = 1.05
@@ -77,7 +86,9 @@ def main() -> None:
     asked.add_argument(
         "--threads", type=int, default=1, help="One: threads that wait for work take CPU time too."
     )
+    asked.add_argument("--peers", help="Folder with packages of peers that this environment cannot hold.")
     args = asked.parse_args()
+    sys.path += [args.peers] if args.peers else []  # at the end: this project's own libraries come first
     torch.set_num_threads(args.threads)
     with (
         tempfile.TemporaryDirectory() as name,
@@ -117,13 +128,19 @@ def contest(vlm: QwenVision, files: list[Path], rounds: int, root: Path) -> str:
         ),
     }
     notes = dict(NOT_HERE)
-    try:
-        read = traced(vlm)
-        works["nnsight, stop, memory map"] = lambda: into_memory_map(
-            partial(read, BLOCKS), vlm, batches, SIZE, mapped
-        )
-    except ImportError as error:
-        notes["nnsight"] = str(error)
+    works["what thingsvision does, written out (no stop)"] = lambda: copied_whole(
+        vlm, BLOCKS, batches, SIZE, mapped
+    )
+    for name, reader in {
+        "nnsight, stop, memory map": traced,
+        "brain-score's extractor (no stop), memory map": brain_score,
+    }.items():
+        try:
+            read = partial(reader(vlm), BLOCKS)
+        except ImportError as error:
+            notes[name] = str(error)
+            continue
+        works[name] = partial(into_memory_map, read, vlm, batches, SIZE, mapped)
     spent = interleaved(works, rounds)
     lines = [
         f"CPU time, medians over {rounds} interleaved rounds (bar of this pipeline: ≤ {BAR} × the bare loop)",

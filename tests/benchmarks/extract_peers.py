@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from foresight.nouns import Frames
 Inputs = tuple[torch.Tensor, torch.Tensor]
 
 NOT_HERE = {
-    "thingsvision": "2.7 pins numpy < 2, transformers 4.40 and torchvision 0.15, and imports TensorFlow",
-    "brain-score vision": "2.4 pins numpy < 2 and scikit-learn < 1.6",
+    "thingsvision": "2.7 pins numpy < 2, transformers 4.40 and torchvision 0.15; put beside today's libraries without "
+    "its pins, the TensorFlow that it imports (2.21) ends the process: its LLVM and torch's are two",
 }
-"""Peers whose requirements cannot stand beside this project's. Neither of the two stops a pass early."""
+"""Peers that cannot stand beside this project's libraries."""
 
 
 class Stop(Exception):
@@ -73,6 +74,50 @@ def traced(vlm: QwenVision) -> Callable[[Sequence[int], Inputs], list[torch.Tens
         return found
 
     return read
+
+
+def brain_score(vlm: QwenVision) -> Callable[[Sequence[int], Inputs], list[torch.Tensor]]:
+    """Return a reader by brain-score's own extractor, which runs the whole tower. `ImportError` without it.
+
+    Its pins (numpy < 2, scikit-learn < 1.6) keep it out of this project's environment; its extractor works with
+    today's libraries from a folder of its own, made with `pip install --no-deps --target`.
+    """
+    from brainscore_vision.model_helpers.activations.pytorch import PytorchWrapper
+
+    wrapper = PytorchWrapper(model=Square(vlm.model.model.visual), preprocessing=None, identifier="bench")
+
+    def read(blocks: Sequence[int], inputs: Inputs) -> list[torch.Tensor]:
+        images = list(inputs[0].unflatten(0, (len(inputs[1]), -1)))
+        found = wrapper.get_activations(images, [f"tower.blocks.{b}" for b in blocks])
+        return [torch.from_numpy(values) for values in found.values()]
+
+    return read
+
+
+class Square(torch.nn.Module):
+    """A vision tower that is called with one tensor: the patches of square images, [image patch feature]."""
+
+    def __init__(self, tower: torch.nn.Module):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, patches: torch.Tensor) -> Any:
+        side = math.isqrt(patches.shape[1])
+        return self.tower(patches.flatten(0, 1), grid_thw=torch.tensor([[1, side, side]] * len(patches)))
+
+
+def copied_whole(
+    vlm: QwenVision, blocks: Sequence[int], batches: Sequence[Sequence[Path]], size: int, place: Path
+) -> None:
+    """Do what thingsvision does: the whole tower, a copy of each block's output, one .npy file a block at the end."""
+    kept: list[list[np.ndarray]] = [[] for _ in blocks]
+    for files in batches:
+        for own, values in zip(
+            kept, hooked(vlm, blocks, inputs_of(vlm, files, size), stop=False), strict=True
+        ):
+            own.append(values.clone().numpy())
+    for block, own in zip(blocks, kept, strict=True):
+        np.save(place.with_name(f"block-{block}.npy"), np.concatenate(own))
 
 
 def into_memory_map(
