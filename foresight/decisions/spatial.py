@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from foresight.decisions.verdicts import OPEN, PASS, Verdict, gate, judge, number, threshold_table
+from foresight.decisions.verdicts import FAIL, OPEN, PASS, Verdict, gate, judge, number, threshold_table
+from foresight.probes import PATCHES
 
 LEADS = {
     "q2.bbox_iou": ("Q2.1", "box IoU"),
@@ -25,7 +26,8 @@ def q2_decision(measured: Sequence[Numbers], *, absent: Mapping[str, str]) -> di
     """Return the decision over all numbers of the study, as plain values.
 
     `absent` says why a row could not be measured, by row. Each threshold is judged at the point where its metric
-    is best; a number whose interval does not clear every control that knows no places cannot pass.
+    is best. A number whose interval does not clear every control without the grid cannot pass, and a threshold that
+    the same probe does not reach on the pixels themselves cannot fail a model.
     """
     table = threshold_table("q2")
     verdicts, points, blind = [], {}, []
@@ -41,9 +43,11 @@ def q2_decision(measured: Sequence[Numbers], *, absent: Mapping[str, str]) -> di
         verdict = judge(name, top)
         if verdict.verdict == PASS and not top["detail"]["knows places"]:
             verdict = _blind(verdict, top)
+        if verdict.verdict == FAIL:
+            verdict = _within_reach(verdict, mine)
         if top["detail"]["knows places"] is False:
             blind.append(f"{metric} at {top['point']} does not clear {number(top['detail']['floor']):.3f}, which a "
-                         "control without places reaches")  # fmt: skip
+                         "control without the grid reaches")  # fmt: skip
         verdicts.append(verdict)
     overall, reasons = gate(verdicts)
     return {
@@ -106,10 +110,23 @@ def _unnamed(metric: str) -> str:
     )
 
 
+def _within_reach(verdict: Verdict, rows: Sequence[Numbers]) -> Verdict:
+    """Return a FAIL as it is when raw patches meet the threshold on some grid, else CAN'T TELL."""
+    higher = verdict.comparison == ">"
+    most = (max if higher else min)(number(m["controls"][PATCHES]) for m in rows)
+    if most > verdict.threshold if higher else most < verdict.threshold:
+        return verdict
+    return replace(
+        verdict,
+        verdict=OPEN,
+        why=f"{verdict.why}, but the probe gets {most:.3f} from the pixels themselves: it or the data is the limit",
+    )
+
+
 def _blind(verdict: Verdict, top: Numbers) -> Verdict:
     floor = number(top["detail"]["floor"])
     return replace(
         verdict,
         verdict=OPEN,
-        why=f"{verdict.why}, but a control that knows no places reaches {floor:.3f}",
+        why=f"{verdict.why}, but a control without the grid reaches {floor:.3f}",
     )

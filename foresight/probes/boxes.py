@@ -43,8 +43,8 @@ def box_probe(
 
     One shared head reads every token on its own and gives a coverage in [0, 1] and four offsets. The box is the
     mean place of the coverage, its spread (a bar of width w spreads by w/√12), a learnt factor for shapes that
-    are no bars, and the mean offset. So all that is known of a place comes from where a token stands: tokens in a
-    wrong order, or pooled, cannot say it. Grids of one time step.
+    are no bars, and the mean offset. A place comes from where tokens stand; only the offsets can also tell
+    one that the tokens name themselves, and the pooled control shows how far that goes. Grids of one time step.
     """
     import torch
 

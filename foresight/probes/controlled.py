@@ -17,7 +17,7 @@ from foresight.metrics.statistics import FEWEST_FOR_INTERVAL, cluster_bootstrap,
 CONSTANT, POOLED, SHUFFLED = "constant prediction", "mean-pooled tokens", "shuffled positions"
 RANDOM, PATCHES = "random weights", "raw patches"
 FLOORS = (CONSTANT, POOLED, SHUFFLED)
-"""Controls that do not know where anything is: a number that does not clear them says nothing about places."""
+"""Controls that do not see where tokens stand: a number that does not clear them is not read off the grid."""
 REFERENCES = (RANDOM, PATCHES)
 """The same probe on the untrained model and on the pixels themselves: what training adds, what could be had."""
 CONTROLS = (*FLOORS, *REFERENCES)
@@ -52,7 +52,7 @@ class Controlled:
 
     @property
     def floor(self) -> float:
-        """The strongest control that knows no places."""
+        """The strongest control that does not see the grid."""
         best = max if self.higher_is_better else min
         return best(self.controls[name] for name in FLOORS)
 

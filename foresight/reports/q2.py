@@ -63,7 +63,7 @@ def build_q2_report(inputs: Q2Inputs) -> Report:
     judged = inputs.decision.get("judged_at") or {}
     return Report(
         title=inputs.title,
-        verdict=headline(inputs.decision),
+        verdict=headline({**inputs.decision, "best_point": ""}),  # each threshold has a point of its own
         summary=[
             ("Data", str(inputs.data["source"])),
             ("Samples", str(inputs.data["n"])),
@@ -83,7 +83,7 @@ def build_q2_report(inputs: Q2Inputs) -> Report:
 
 
 def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
-    """Return one metric along the points of one model, the controls that know no places as a band."""
+    """Return one metric along the points of one model, the controls without the grid as a band."""
     points = [str(m["point"]) for m in rows]
     floors = [[_real(m["controls"].get(name)) for name in FLOORS] for m in rows]
     series = [
@@ -100,7 +100,7 @@ def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
             role="control",
         ),
         figures.Series(
-            name="controls without places",
+            name="controls without the grid",
             value=[_real(m["detail"]["floor"]) for m in rows],
             low=[min(f) for f in floors],
             high=[max(f) for f in floors],
@@ -168,7 +168,7 @@ def _said(lead: Sequence[Row]) -> str:
     name = str(top["name"])
     text = (
         f"{name[0].upper()}{name[1:]} is {number_text(top['value'])} at {top['point']}, the highest of "
-        f"{len(lead)} points; no control without places gives more than {number_text(floor)} there, random "
+        f"{len(lead)} points; no control without the grid gives more than {number_text(floor)} there, random "
         f"weights give {number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
     )
     blind = [str(m["point"]) for m in lead if m["detail"]["knows places"] is False]
@@ -259,8 +259,9 @@ def _controls(inputs: Q2Inputs) -> Section:
         tables=[table] if rows else [],
         text=[
             "Every number is measured with the same probe, split and training budget under five controls, and "
-            "cannot be produced without them. A constant prediction, mean-pooled tokens and shuffled positions know "
-            "no places: what does not clear them says nothing about places. Random weights show what the architecture "
+            "cannot be produced without them. A constant prediction, mean-pooled tokens and shuffled positions do "
+            "not see where tokens stand: what does not clear them is not read off the grid. Random weights show what "
+            "the architecture "
             "alone passes on. Raw patches on the same grid show what could be had.",
         ],
     )

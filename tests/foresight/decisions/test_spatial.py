@@ -7,11 +7,14 @@ from typing import Any
 from foresight.decisions.spatial import LEADS, q2_decision
 
 
-def number(name: str, point: str, value: float, *, half: float = 0.03, floor: float = 0.1) -> dict[str, Any]:
+def number(
+    name: str, point: str, value: float, *, half: float = 0.03, floor: float = 0.1, ceiling: float = 0.95
+) -> dict[str, Any]:
     row, metric = LEADS[name]
     return {
         "row": row, "name": metric, "model": "m", "point": point, "value": value, "low": value - half,
-        "high": value + half, "null": 0.1 if metric != "LPIPS" else 0.9, "p": 0.001, "why": "", "controls": {},
+        "high": value + half, "null": 0.1 if metric != "LPIPS" else 0.9, "p": 0.001, "why": "",
+        "controls": {"raw patches": ceiling},
         "detail": {"floor": floor, "knows places": value - half > floor if metric != "LPIPS" else True},
     }  # fmt: skip
 
@@ -34,6 +37,16 @@ def test_one_whole_interval_below_its_threshold_is_pivot_and_named() -> None:
     decision = q2_decision(measured, absent={})
     assert decision["overall"] == "PIVOT"
     assert "Bounding-box IoU: FAIL" in decision["reasons"][0]
+
+
+def test_a_threshold_out_of_reach_of_the_pixels_fails_no_model() -> None:
+    measured = [number("q2.bbox_iou", "vit.2", 0.6, ceiling=0.68)]
+    decision = q2_decision(measured, absent={})
+    assert words(decision)["q2.bbox_iou"] == "CAN'T TELL"
+    why = next(v["why"] for v in decision["verdicts"] if v["name"] == "q2.bbox_iou")
+    assert "gets 0.680 from the pixels themselves" in why
+    measured[0]["controls"]["raw patches"] = 0.71
+    assert words(q2_decision(measured, absent={}))["q2.bbox_iou"] == "FAIL"
 
 
 def test_what_this_data_cannot_give_is_cannot_tell_with_its_reason() -> None:
