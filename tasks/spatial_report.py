@@ -49,7 +49,7 @@ class Q2Report:
             inputs |= {f"{p.name} {k}": v for k, v in given[p.name].outputs.items()}
         return store.Recipe(
             operation="q2.report",
-            version=1,
+            version=2,
             settings={
                 "skipped": store.digest("skipped", skipped),
                 "models": [[str(e.ref), given[f"model {e.ref.short}"].key] for e in self.extractions],
