@@ -2,25 +2,50 @@
 
 from typing import Any
 
+from pydantic import Field, field_validator
+
 from flows.build import control_of, extraction, model_stages, one_point, role_of
 from flows.experiments import flows_of
 from flows.settings import AlignmentSettings
+from foresight.adapters import parse
 from foresight.studies.rebuilt import TRAINED
 from foresight.studies.reconstruction import RANDOM, READINGS, TOKENS
-from tasks.c1 import Decide, Project, Row
+from tasks.adapt import Adapt
+from tasks.c1 import Adapted, Decide, Project, Row, trained
 from tasks.c1_report import C1Report
 from tasks.extract import Extract
 from tasks.house import House, WrongRequest
 from tasks.ingest import Ingest
+from tasks.locate import Locate
 from tasks.pairs import Source
 from tasks.publish import decodes
-from tasks.reconstruct import Rebuild, References
+from tasks.reconstruct import Rebuild, References, place_of
 
 NAME = "c1"
-Settings = AlignmentSettings
+SHARES = (0.25, 0.5, 1.0)
+"""Shares of the training samples an adapter is trained on."""
 
 
-def stages(settings: AlignmentSettings, house: House) -> list[Any]:
+class Settings(AlignmentSettings):
+    """Settings of the reconstruction study."""
+
+    adapters: list[str] = Field(
+        ["linear", "mlp:64", "mlp:256"],
+        min_length=1,
+        description="Adapters to train, as linear, mlp:WIDTH or residual:WIDTH; the last is the pipeline's.",
+    )
+
+    @field_validator("adapters")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for text in value:
+            parse(text)
+        if len(set(value)) != len(value):
+            raise ValueError(f"each is named once, but got {value}")
+        return value
+
+
+def stages(settings: Settings, house: House) -> list[Any]:
     """Return the stages of the study in order; pure, so that it can be planned without running."""
     vlm = tuple(extraction(role_of(v, "vlm"), settings, house, points=settings.points) for v in settings.vlm)
     decoder = one_point(
@@ -41,14 +66,53 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
     projection = Project(sources=sources, seed=settings.seed)
     probe = Row(row="C1.2", title="linear probe", **shared)
     merger = Row(row="C1.3", title="before and after the merger", **shared)
-    decide = Decide(probe=probe)
+    twins = {place_of(s)[:2]: s.extract for s in sources if s.variant == RANDOM}
+    locates = tuple(
+        Locate(source=s, copy=twins.get(place_of(s)[:2], s.extract), seed=settings.seed)
+        for s in sources
+        if s.variant == TRAINED or s.extract in vlm
+    )
+    best, layers, sizes, counts, twin = _adapters(settings, decoder, rebuilds)
+    pipeline = Adapted(row="C1.5", title="pipeline", runs=(best, *twin), probe=probe)
+    ablations = Adapted(row="C1.6", title="ablations", runs=(*layers, *sizes, *counts, best), probe=probe)
+    decide = Decide(probe=probe, pipeline=pipeline, locates=locates)
     report = C1Report(
-        projection=projection, rows=(probe, merger), rebuilds=rebuilds, references=references, decide=decide
+        projection=projection,
+        rows=(probe, merger),
+        locates=locates,
+        pipeline=pipeline,
+        ablations=ablations,
+        rebuilds=rebuilds,
+        references=references,
+        decide=decide,
     )
     return [
-        Ingest(), *model_stages([decoder, *vlm, *copies]), references, projection, *rebuilds, probe, merger, decide,
-        report,
+        Ingest(), *model_stages([decoder, *vlm, *copies]), references, projection, *rebuilds, probe, merger,
+        *locates, *layers, best, *twin, *sizes, *counts, pipeline, ablations, decide, report,
     ]  # fmt: skip
+
+
+def _adapters(
+    settings: Settings, decoder: Extract, rebuilds: tuple[Rebuild, ...]
+) -> tuple[Adapt, tuple[Adapt, ...], tuple[Adapt, ...], tuple[Adapt, ...], tuple[Adapt, ...]]:
+    """Return the pipeline's adapter at the best point, and one factor changed at a time around it.
+
+    By point, by design and by training samples; last the pipeline's on random weights, where there are.
+    """
+    held = trained(rebuilds)
+    twins = tuple(r for r in rebuilds if r not in held)
+    *others, base = (parse(text) for text in settings.adapters)
+    shared: dict[str, Any] = {"decoder": decoder, "seed": settings.seed}
+
+    def adapt(label: str, design: Any, share: float, candidates: tuple[Rebuild, ...], **more: Any) -> Adapt:
+        return Adapt(label=label, design=design, share=share, candidates=candidates, **shared, **more)
+
+    layers = tuple(adapt(f"{r.source.extract.ref.short} {r.source.point}", base, 1.0, (r,)) for r in held)
+    sizes = tuple(adapt("best", design, 1.0, held) for design in others)
+    counts = tuple(adapt("best", base, share, held) for share in SHARES if share < 1)
+    # weights are drawn anew for a copy, so it has a twin at every point or at none
+    twin = (adapt("random weights", base, 1.0, held, twins=twins),) if len(twins) == len(held) else ()
+    return adapt("best", base, 1.0, held), layers, sizes, counts, twin
 
 
 def _sources(vlm: tuple[Extract, ...], copies: tuple[Extract, ...]) -> list[Source]:

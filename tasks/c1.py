@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import store
-from foresight.decisions.c1 import c1_decision
+from foresight.decisions.c1 import ABSENT, c1_decision
 from foresight.metrics.perceptual import published_trunk
 from foresight.studies import rebuilt as study
 from foresight.studies import reconstruction
 from foresight.studies.rebuilt import Place, Rebuilt
+from foresight.studies.reconstruction import POOLED, RANDOM, ROUND_TRIP
+from tasks.adapt import Adapt, best_of
 from tasks.house import House, Progress
+from tasks.locate import Locate
 from tasks.model import provenance
 from tasks.pairs import Source
-from tasks.reconstruct import Rebuild, References, read_scores
+from tasks.reconstruct import Rebuild, References, keep, place_of, read_scores, to_json
 from tasks.stages import Look, look_up
 
-VERSIONS = {"C1.1": 1, "C1.2": 1, "C1.3": 1, "C1.D": 1}
+VERSIONS = {"C1.1": 1, "C1.2": 1, "C1.3": 1, "C1.5": 1, "C1.6": 1, "C1.D": 1}
 """A row's version goes up when its numbers move for the same scores."""
 
 
@@ -48,7 +51,7 @@ class Project:
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         spaces = {place_of(s): pooled(house, given, s) for s in self.sources}
         measured = study.projection(spaces, house.manifest.labels, seed=self.seed)
-        _keep(house, self.recipe(house, given), measured)
+        keep(house, self.recipe(house, given), measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,46 @@ class Row:
         found = read_rebuilt(house, given, self.rebuilds, self.references, seed=self.seed)
         order = list(dict.fromkeys(r.source.point for r in self.rebuilds))
         measured = study.linear_probe(found) if self.row == "C1.2" else study.merger(found, order)
-        _keep(house, self.recipe(house, given), measured)
+        keep(house, self.recipe(house, given), measured)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """C1.5, the pipeline of the base adapter at the best point, or C1.6, all runs. Output: `measurements`."""
+
+    row: str
+    title: str
+    runs: tuple[Adapt, ...]
+    """C1.5: the pipeline, then the same on random weights where there is such a copy."""
+    probe: Row
+
+    @property
+    def name(self) -> str:
+        return f"{self.row} {self.title}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.probe.needs, *(r.name for r in self.runs))))
+
+    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
+        inputs = dict(self.probe.recipe(house, given).inputs)
+        inputs |= {r.name: given[r.name].outputs["scores"] for r in self.runs}
+        return store.Recipe(
+            operation=self.row.lower(),
+            version=VERSIONS[self.row],
+            settings={"seed": self.probe.seed, "runs": [r.name for r in self.runs]},
+            inputs=inputs,
+        )
+
+    def look(self, house: House, given: Mapping[str, Look]) -> Look:
+        return look_up(house, self.name, self.recipe(house, given))
+
+    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
+        probe = self.probe
+        found = read_rebuilt(house, given, probe.rebuilds, probe.references, seed=probe.seed)
+        runs = [read_scores(house, given[r.name]) for r in self.runs]
+        measured = study.pipeline(found, *runs) if self.row == "C1.5" else study.ablations(found, runs)
+        keep(house, self.recipe(house, given), measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,33 +137,36 @@ class Decide:
     """C1.D: the verdict at the best point. Output: `decision`."""
 
     probe: Row
+    pipeline: Adapted
+    locates: tuple[Locate, ...]
     name: str = "C1.D decision"
 
     @property
+    def rows(self) -> tuple[Row | Adapted | Locate, ...]:
+        return (self.probe, self.pipeline, *self.locates)
+
+    @property
     def needs(self) -> tuple[str, ...]:
-        return (self.probe.name, *(r.name for r in self.probe.rebuilds))
+        return (*(r.name for r in self.rows), *(r.name for r in self.probe.rebuilds))
 
     def recipe(self, given: Mapping[str, Look]) -> store.Recipe:
         return store.Recipe(
             operation="c1.d",
             version=VERSIONS["C1.D"],
-            settings={"best": list(self.best(given) or ())},
-            inputs={"probe": given[self.probe.name].outputs["measurements"]},
+            settings={"best": list(self.best(given))},
+            inputs={r.name: given[r.name].outputs["measurements"] for r in self.rows},
         )
 
-    def best(self, given: Mapping[str, Look]) -> Place | None:
+    def best(self, given: Mapping[str, Look]) -> Place:
         """Return the place that the choosing fold prefers."""
-        return study.best_point(
-            {place_of(r.source): given[r.name].values.get("validation_r2") for r in self.probe.rebuilds}
-        )
+        return place_of(best_of(trained(self.probe.rebuilds), given).source)
 
     def look(self, house: House, given: Mapping[str, Look]) -> Look:
         return look_up(house, self.name, self.recipe(given))
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
-        measured = read_rows(house, given[self.probe.name])
-        best = self.best(given) or place_of(self.probe.rebuilds[0].source)
-        decision = decide(measured, best)
+        measured = [m for r in self.rows for m in read_rows(house, given[r.name])]
+        decision = decide(measured, self.best(given))
         blob = house.store.put_blob(to_json(decision), "application/json")
         house.store.record(
             self.recipe(given),
@@ -132,36 +177,43 @@ class Decide:
 
 
 def decide(measured: list[dict[str, Any]], best: Place) -> dict[str, Any]:
-    """Return the decision in plain values, from the rows measured at the best place."""
-    model, point, _ = best
+    """Return the decision in plain values: the pipeline's pictures and the boxes read at the best place."""
 
-    def at(variant: str) -> dict[str, dict[str, Any]]:
-        return {
-            m["name"]: m
-            for m in measured
-            if m["row"] == "C1.2" and (m["model"], m["point"], m["variant"]) == (model, point, variant)
-        }
+    def at(row: str) -> dict[str, dict[str, Any]]:
+        return {m["name"]: m for m in measured if m["row"] == row and place_in(m) == best}
 
-    here, copy = at(best[2]), at(reconstruction.RANDOM)
+    here = at("C1.5")
     distance = next(n for n in here if n not in (*study.NUMBERS, "latent R²"))
-    ceiling = {n: here[n]["controls"].get(reconstruction.ROUND_TRIP) for n in (distance, "SSIM")}
+    judged = {"c1.lpips": here[distance], "c1.ssim": here["SSIM"]}
+    design = (here["SSIM"]["detail"] or {}).get("design", "")
     return c1_decision(
         distance=here[distance],
         distance_name=distance,
         published=published_trunk() is not None,
         ssim=here["SSIM"],
-        random_weights={"c1.lpips": copy[distance], "c1.ssim": copy["SSIM"]}
-        if copy and best[2] == study.TRAINED
-        else {},
-        ceiling={"c1.lpips": ceiling[distance], "c1.ssim": ceiling["SSIM"]},
-        best_point=point,
-        pipeline="linear probe",
+        spatial_iou=_against_pooled(at("C1.4").get("spatial IoU")),
+        random_weights={k: m["controls"].get(RANDOM) for k, m in judged.items()},
+        ceiling={k: m["controls"].get(ROUND_TRIP) for k, m in judged.items()},
+        best_point=best[1],
+        pipeline=f"{design} adapter" if design else "adapter",
     ).to_json()
 
 
-def place_of(source: Source) -> Place:
-    """Return (model, point, variant)."""
-    return source.model, source.point, source.variant
+def place_in(m: Mapping[str, Any]) -> Place:
+    """Return (model, point, variant) of a measurement."""
+    return m["model"], m["point"], m["variant"]
+
+
+def trained(rebuilds: tuple[Rebuild, ...]) -> tuple[Rebuild, ...]:
+    """Return those of trained models; all where every model is random."""
+    return tuple(r for r in rebuilds if r.source.variant == study.TRAINED) or rebuilds
+
+
+def _against_pooled(iou: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the IoU with its mean-pooled control as chance level."""
+    if iou is None:
+        return dict(ABSENT)
+    return iou | {"null": iou["controls"].get(POOLED)}
 
 
 def pooled(house: House, given: Mapping[str, Look], source: Source) -> Any:
@@ -196,13 +248,3 @@ def read_rows(house: House, look: Look) -> list[dict[str, Any]]:
     """Return the measurements of one finished row."""
     found: list[dict[str, Any]] = json.loads(house.store.get_blob(look.outputs["measurements"]))
     return found
-
-
-def to_json(value: Any) -> bytes:
-    """Return JSON bytes that are equal for equal values."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, indent=1).encode()
-
-
-def _keep(house: House, recipe: store.Recipe, measured: list[dict[str, Any]]) -> None:
-    blob = house.store.put_blob(to_json(measured), "application/json")
-    house.store.record(recipe, outputs={"measurements": blob}, provenance=provenance())

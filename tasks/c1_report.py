@@ -14,12 +14,14 @@ import store
 from foresight.reports import figure_files, measurements_csv, render
 from foresight.reports.c1 import C1Inputs, build_c1_report
 from foresight.studies.rebuilt import TRAINED
-from foresight.studies.reconstruction import MEAN_IMAGE, RANDOM, ROUND_TRIP
-from tasks.c1 import Decide, Project, Row, place_of, pooled, read_rows, to_json
+from foresight.studies.reconstruction import MEAN_IMAGE, RANDOM, ROUND_TRIP, TOKENS
+from tasks.adapt import Adapt
+from tasks.c1 import Adapted, Decide, Project, Row, pooled, read_rows
 from tasks.extract import Extract
 from tasks.house import House, Progress
+from tasks.locate import Locate
 from tasks.model import provenance
-from tasks.reconstruct import Rebuild, References
+from tasks.reconstruct import Rebuild, References, place_of, to_json
 from tasks.stages import Look, look_up
 
 
@@ -29,6 +31,9 @@ class C1Report:
 
     projection: Project
     rows: tuple[Row, ...]
+    locates: tuple[Locate, ...]
+    pipeline: Adapted
+    ablations: Adapted
     rebuilds: tuple[Rebuild, ...]
     references: References
     decide: Decide
@@ -43,16 +48,22 @@ class C1Report:
     def needs(self) -> tuple[str, ...]:
         models = (f"model {e.ref.short}" for e in self.extractions)
         own = (self.projection.name, self.references.name, self.decide.name)
-        measured = [r.name for r in self.rows] + [r.name for r in self.rebuilds]
+        measured = [r.name for r in self.measuring] + [r.name for r in self.pictured]
         return tuple(dict.fromkeys(("data", *models, *(e.name for e in self.extractions), *own, *measured)))
+
+    @property
+    def measuring(self) -> tuple[Project | Row | Locate | Adapted, ...]:
+        return (self.projection, *self.rows, *self.locates, self.pipeline, self.ablations)
+
+    @property
+    def pictured(self) -> tuple[References | Rebuild | Adapt, ...]:
+        return (self.references, *self.rebuilds, *self.pipeline.runs)
 
     def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
         skipped = [[s.key, s.why] for s in house.manifest.skipped]
         inputs = {"manifest": house.manifest_id, "decision": given[self.decide.name].outputs["decision"]}
-        measured = [self.projection.name, *(r.name for r in self.rows)]
-        inputs |= {name: given[name].outputs["measurements"] for name in measured}
-        pictured = [self.references.name, *(r.name for r in self.rebuilds)]
-        inputs |= {name: given[name].outputs["pictures"] for name in pictured}
+        inputs |= {r.name: given[r.name].outputs["measurements"] for r in self.measuring}
+        inputs |= {f"{r.name} pictures": given[r.name].outputs["pictures"] for r in self.pictured}
         return store.Recipe(
             operation="c1.report",
             version=1,
@@ -87,12 +98,11 @@ class C1Report:
     def _inputs(self, house: House, given: Mapping[str, Look]) -> C1Inputs:
         manifest = house.manifest
         decision = json.loads(house.store.get_blob(given[self.decide.name].outputs["decision"]))
-        rows: list[Project | Row] = [self.projection, *self.rows]
-        measured = [m for r in rows for m in read_rows(house, given[r.name])]
+        measured = [m for r in self.measuring for m in read_rows(house, given[r.name])]
         shown = [s for s in self.projection.sources if s.variant == TRAINED] or list(self.projection.sources)
         ids = [i for e in self.extractions for i in given[e.name].values["recipes"].values()]
-        done = [*rows, self.references, *self.rebuilds, self.decide]
-        ids += [key for r in done if (key := given[r.name].key)]
+        done = [r.name for r in self.measuring] + [r.name for r in self.pictured] + [self.decide.name]
+        ids += [key for name in done if (key := given[name].key)]
         several = len({s.model for s in shown}) > 1
         return C1Inputs(
             measurements=measured,
@@ -136,6 +146,7 @@ class C1Report:
         ]
         own = {reading: _line(house, given[at[0].name], reading) for reading in at[0].readings}
         model, point, variant = place_of(at[0].source)
+        own["adapter"] = _line(house, given[self.pipeline.runs[0].name], TOKENS)
         if variant == TRAINED and (twin := mine.get((model, point, RANDOM))) is not None:
             own[RANDOM] = _line(house, given[twin.name], twin.readings[0])
         along = {

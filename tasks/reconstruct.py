@@ -131,7 +131,7 @@ class References:
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         if why := too_few(house):
-            return _record_why(house, self.recipe(house, given), why)
+            return record_why(house, self.recipe(house, given), why)
         bench = Bench(house=house, given=given, decoder=self.decoder, seed=self.seed)
         mean = _mean_picture(bench)
         colour = np.broadcast_to(mean.mean(axis=(0, 1, 2)), mean.shape)
@@ -144,9 +144,12 @@ class References:
         scores = {}
         for way, rebuilt in ways.items():
             scores[way], shown = bench.score(rebuilt, progress, way)
-            files |= _pngs(way, shown)
-        files |= _pngs("input", [p for _, p in bench.pictures(bench.scored[:EXAMPLES])])
-        _record(house, self.recipe(house, given), scores, files, {"distance": bench.distance.name})
+            files |= pngs(way, shown)
+        files |= pngs("input", [p for _, p in bench.pictures(bench.scored[:EXAMPLES])])
+        record_scores(
+            house, self.recipe(house, given), scores=scores, told={}, files=files,
+            more={"distance": bench.distance.name},
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +178,11 @@ class Rebuild:
             operation="c1.rebuild",
             version=REBUILD_VERSION,
             settings=scoring(self.decoder, house, given, seed=self.seed)
-            | {"point": self.source.point, "readings": list(self.readings)},
+            | {
+                "card": self.source.extract.ref.short,
+                "point": self.source.point,
+                "readings": list(self.readings),
+            },
             inputs={
                 "tokens": given[self.source.extract.name].outputs[self.source.point],
                 point: given[self.decoder.name].outputs[point],
@@ -189,7 +196,7 @@ class Rebuild:
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         recipe = self.recipe(house, given)
         if why := too_few(house):
-            return _record_why(house, recipe, why)
+            return record_why(house, recipe, why)
         bench = Bench(house=house, given=given, decoder=self.decoder, seed=self.seed)
         scores: dict[str, Scores] = {}
         files: dict[str, bytes] = {}
@@ -201,34 +208,26 @@ class Rebuild:
             try:
                 pairs.where  # noqa: B018 (tells whether the tokens fill a grid)
             except ValueError as error:
-                return _record_why(house, recipe, str(error))
+                return record_why(house, recipe, str(error))
             training = np.flatnonzero(bench.folds != study.TEST)
             ridge = study.fit_probe((bench.folds[some], x, y) for some, x, y in pairs.parts(training))
             found = rebuild(bench, pairs, ridge.predict, ridge.mean_y, progress, reading)
             scores[reading], latents, shown = found
-            files |= _pngs(reading, shown)
+            files |= pngs(reading, shown)
             told[reading] = {
                 "penalty": ridge.penalty,
-                "validation_r2": _finite(ridge.validation_r2),
+                "validation_r2": finite(ridge.validation_r2),
                 "latents": np.round(latents, 6).tolist(),
                 "grid": list(pairs.grid),
                 "placed": list(pairs.where.tokens),
                 "blocks": list(pairs.where.blocks),
+                "trained on": len(training),
                 "parameters": int(ridge.weights.size + ridge.mean_x.size + ridge.mean_y.size),
             }
-        house.store.record(
-            recipe,
-            outputs={
-                "scores": _blob(
-                    house, {k: v.to_json() | told[k] | {"trained on": len(training)} for k, v in scores.items()}
-                ),
-                "pictures": house.store.put_tree(files),
-            },
-            values={
-                "validation_r2": told[self.readings[0]]["validation_r2"],
-                "grid": told[self.readings[0]]["grid"],
-            },
-            provenance=provenance(),
+        first = told[self.readings[0]]
+        record_scores(
+            house, recipe, scores=scores, told=told, files=files,
+            values={"validation_r2": first["validation_r2"], "grid": first["grid"]},
         )  # fmt: skip
 
 
@@ -271,6 +270,11 @@ def split_inputs(house: House) -> dict[str, str]:
     return {"groups": house.labels_id, "samples": store.digest("samples", house.manifest.digests)}
 
 
+def place_of(source: Source) -> tuple[str, str, str]:
+    """Return (model, point, variant)."""
+    return source.model, source.point, source.variant
+
+
 def too_few(house: House) -> str:
     """Return why nothing can be held out; '' when it can."""
     groups = len(set(house.manifest.groups))
@@ -285,6 +289,17 @@ def read_scores(house: House, look: Look) -> dict[str, Any]:
     """Return a stage's scores as JSON values; {'why': …} where there are none."""
     found: dict[str, Any] = json.loads(house.store.get_blob(look.outputs["scores"]))
     return found
+
+
+def to_json(value: Any) -> bytes:
+    """Return JSON bytes that are equal for equal values."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, indent=1).encode()
+
+
+def keep(house: House, recipe: store.Recipe, measured: Sequence[Mapping[str, Any]]) -> None:
+    """Record a row's measurements."""
+    blob = house.store.put_blob(to_json(list(measured)), "application/json")
+    house.store.record(recipe, outputs={"measurements": blob}, provenance=provenance())
 
 
 def _batched(pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -309,7 +324,7 @@ def _mean_picture(bench: Bench) -> np.ndarray:
     return (total / count).astype(np.float32)
 
 
-def _pngs(name: str, pictures: Sequence[np.ndarray]) -> dict[str, bytes]:
+def pngs(name: str, pictures: Sequence[np.ndarray]) -> dict[str, bytes]:
     """Return the middle frame of each picture as a PNG file."""
     return {
         f"{name.replace(' ', '-')}-{i:02d}.png": png((p[len(p) // 2] * 255).round().astype(np.uint8))
@@ -324,20 +339,33 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _record(
-    house: House, recipe: store.Recipe, scores: Mapping[str, Scores], files: Mapping[str, bytes], told: Any
+def record_scores(
+    house: House,
+    recipe: store.Recipe,
+    *,
+    scores: Mapping[str, Scores],
+    told: Mapping[str, Mapping[str, Any]],
+    files: Mapping[str, bytes],
+    more: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> None:
+    """Record scores by reading, each with what is told of it, and pictures."""
+    content = {k: v.to_json() | dict(told.get(k, {})) for k, v in scores.items()} | dict(more or {})
     house.store.record(
         recipe,
         outputs={
-            "scores": _blob(house, {k: v.to_json() for k, v in scores.items()} | told),
+            "scores": _blob(house, content),
             "pictures": house.store.put_tree(dict(files)),
+            **(outputs or {}),
         },
+        values=values or {},
         provenance=provenance(),
     )
 
 
-def _record_why(house: House, recipe: store.Recipe, why: str) -> None:
+def record_why(house: House, recipe: store.Recipe, why: str) -> None:
+    """Record that nothing could be rebuilt, with the reason."""
     house.store.record(
         recipe,
         outputs={"scores": _blob(house, {"why": why}), "pictures": house.store.put_tree({})},
@@ -351,5 +379,6 @@ def _blob(house: House, value: Any) -> str:
     return house.store.put_blob(text.encode(), "application/json")
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Return `value`, None where JSON could not hold it."""
     return value if np.isfinite(value) else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from foresight.decisions.verdicts import OPEN, Verdict, gate, judge, number, threshold_table
+from foresight.decisions.verdicts import Verdict, gate, judge, number, threshold_table
 
 Numbers = Mapping[str, Any]
 """An estimate as plain values: value, low, high, null, p, n, why."""
@@ -41,8 +41,8 @@ def c1_decision(
     distance_name: str,
     ssim: Numbers,
     spatial_iou: Numbers = ABSENT,
-    random_weights: Mapping[str, Numbers] | None = None,
-    ceiling: Mapping[str, float] | None = None,
+    random_weights: Mapping[str, float | None] | None = None,
+    ceiling: Mapping[str, float | None] | None = None,
     best_point: str = "",
     pipeline: str = "",
 ) -> C1Decision:
@@ -82,7 +82,7 @@ def _told(e: Numbers) -> str:
 
 
 def _open(
-    verdicts: tuple[Verdict, ...], copies: Mapping[str, Numbers], ceiling: Mapping[str, float]
+    verdicts: tuple[Verdict, ...], copies: Mapping[str, float | None], ceiling: Mapping[str, float | None]
 ) -> list[str]:
     found = []
     for v in verdicts:
@@ -93,13 +93,10 @@ def _open(
                 f"{v.title}: the decoder's own round trip reaches {top:.3f}, so no latent of a VLM could pass "
                 f"{v.comparison} {v.threshold:g} with this decoder"
             )
-        copy = copies.get(v.name)
-        if copy is None or v.verdict == OPEN or math.isnan(number(copy.get("low"))):
-            continue
-        low, high = number(copy.get("low")), number(copy.get("high"))
-        if not (v.low > high or v.high < low):
+        copy = number(copies.get(v.name))
+        if v.low <= copy <= v.high:
             found.append(
-                f"{v.title}: a copy with random weights gives {_told(copy)}, which overlaps with the trained "
-                f"model's {v.value:.3f} [{v.low:.3f}, {v.high:.3f}]: training is not what makes the difference"
+                f"{v.title}: a copy with random weights gives {copy:.3f}, which lies in the interval "
+                f"[{v.low:.3f}, {v.high:.3f}] of the trained model: training is not what makes the difference"
             )
     return found

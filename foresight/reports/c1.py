@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from foresight.probes import CONSTANT, PATCHES
 from foresight.reports import c1_pictures, figures
 from foresight.reports.page import Cell, Figure, Headline, Report, Section, Table, Tile, number_text
 from foresight.reports.q1_words import changes_for, with_interval
@@ -26,6 +27,9 @@ TITLES = {
     "C1.1": "Where samples lie in the latents",
     "C1.2": "Can the picture be rebuilt by a linear map?",
     "C1.3": "What does merging tokens cost?",
+    "C1.4": "How exactly can the place of an object be read?",
+    "C1.5": "What does a trained adapter make of it?",
+    "C1.6": "Which layer, how large an adapter, how many samples?",
 }
 ABOUT = {
     "C1.1": "The mean token of every sample. Whether classes lie apart says nothing about places: pictures that "
@@ -35,6 +39,14 @@ ABOUT = {
     "C1.3": "The same map just before and just after tokens are merged, each on the grid the model really has there. "
     "What comes after is a function of what came before, so a gain would be a gain in how linearly it is written "
     "down, never in information.",
+    "C1.4": "Every token says how much of the largest object its cell holds; the box follows from where that is. "
+    "Errors of centre and size are in shares of the frame's sides. The same probe reads the tokens of random weights "
+    "and the pixels of each cell.",
+    "C1.5": "An adapter trained on stored latents takes the tokens of the best point to the decoder's latent, and the "
+    "decoder makes pixels. These are the numbers that are judged. The linear probe at the same point stands among the "
+    "controls.",
+    "C1.6": "One factor is changed at a time around the pipeline: the point, the adapter, the share of training "
+    "samples. Every run has the same training budget and the same scored pictures.",
 }
 JUDGED = {"SSIM": "c1.ssim", "LPIPS": "c1.lpips"}
 
@@ -111,7 +123,9 @@ def headline(decision: Mapping[str, Any]) -> Headline:
 def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
     """Return one number along the points of one model: pooled and shuffled tokens, constants, the ceiling."""
     points = [str(m["point"]) for m in rows]
-    constants = [[_real(m["controls"].get(c)) for c in CONSTANTS] for m in rows]
+    constants = [
+        [_real(m["controls"][c]) for c in (*CONSTANTS, CONSTANT) if c in m["controls"]] for m in rows
+    ]
     series = [
         figures.Series(
             name=TOKENS,
@@ -138,9 +152,10 @@ def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
         name=f"curve-{file_name(name)}-{file_name(model)}",
         alt=f"{name} of {model} by extraction point: "
         + "; ".join(f"{p} {number_text(_real(m['value']))}" for p, m in zip(points, rows, strict=True)),
-        caption=f"{name} of pictures rebuilt from {model}, by extraction point, {rows[0]['n']} scored samples. The "
-        "band is the 95 % interval over groups. The decoder's round trip is the ceiling of any latent; the constant "
-        "pictures are the mean image and one colour.",
+        caption=f"{name} of {model} by extraction point, {rows[0]['n']} scored samples. The band is the 95 % interval "
+        "over groups, and grey lines are controls. "
+        + ("The decoder's round trip is the ceiling of any latent; constant predictions are the mean image and one "
+           "colour." if ROUND_TRIP in rows[0]["controls"] else ""),
     )  # fmt: skip
 
 
@@ -149,7 +164,7 @@ def _section(inputs: C1Inputs, row: str) -> Section:
     one_model = len({m["model"] for m in inputs.measurements}) == 1
     shown = [{**m, "model": None} if one_model else m for m in mine]
     measured = [m for m in mine if known(m.get("value"))]
-    verdicts = [v for v in inputs.decision["verdicts"] if row == "C1.2" and v["name"] in JUDGED.values()]
+    verdicts = [v for v in inputs.decision["verdicts"] if row == "C1.5" and v["name"] in JUDGED.values()]
     text = [ABOUT[row]]
     pictures: list[Figure] = []
     if not measured:
@@ -162,6 +177,16 @@ def _section(inputs: C1Inputs, row: str) -> Section:
         for path in _paths(measured):
             pictures.append(curve(path, threshold=limits.get(str(path[0]["name"]))))
         pictures += _galleries(inputs)
+    if row == "C1.5":
+        text += [_said(m) for m in measured]
+    if row == "C1.6" and measured:
+        pictures += _ablations(measured)
+    if row == "C1.4" and measured:
+        text += [_place(m) for m in measured if _is_best(inputs, m) and m["name"] == "spatial IoU"]
+        limits = {v["title"].lower(): v["threshold"] for v in inputs.decision["verdicts"]}
+        for path in _paths(measured):
+            pictures.append(curve(path, threshold=limits.get(str(path[0]["name"]).lower())))
+        verdicts = [v for v in inputs.decision["verdicts"] if v["name"] == "c1.spatial_iou"]
     if row == "C1.3":
         text += [_cost(m) for m in measured if m["variant"] != RANDOM]
     return Section(
@@ -183,6 +208,34 @@ def _paths(measured: Sequence[Row]) -> list[list[Row]]:
             path = [m for m in trained if m["name"] == name and m["model"] == model]
             if len(path) > 1:
                 found.append(path)
+    return found
+
+
+def _ablations(measured: Sequence[Row]) -> list[Figure]:
+    """Return, for the distance and the R², every run as a dot with its interval, points first."""
+    found = []
+    for name in dict.fromkeys(str(m["name"]) for m in measured):
+        if name in ("SSIM", "PSNR (dB)"):
+            continue
+        mine = [m for m in measured if m["name"] == name]
+        bars = [
+            figures.Bar(
+                label=f"{m['point']} · {m['target']}",
+                value=_real(m["value"]),
+                low=_real(m["low"]),
+                high=_real(m["high"]),
+            )
+            for m in mine
+        ]
+        found.append(
+            Figure.of(
+                figures.probe_dots(bars, xlabel=name),
+                name=f"ablations-{file_name(name)}",
+                alt=f"{name} by run: " + "; ".join(f"{b.label} {number_text(b.value)}" for b in bars),
+                caption=f"{name} of every run on the same {mine[0]['n']} scored samples; lines are 95 % intervals over "
+                "groups.",
+            )
+        )
     return found
 
 
@@ -236,6 +289,17 @@ def _said(m: Row) -> str:
         if worse:
             text += ": by this number the rebuilt pictures are no better than that"
     return text + "."
+
+
+def _place(m: Row) -> str:
+    """Say how far the IoU is from what knows no places, and from the pixels."""
+    controls = m["controls"]
+    worst = max((CONSTANT, POOLED, SHUFFLED), key=lambda c: _real(controls.get(c)))
+    return (
+        f"{m['name']} at {point_name(m)} is {with_interval(m)}; what knows no places reaches "
+        f"{number_text(controls.get(worst))} at best ({worst}), random weights {number_text(controls.get(RANDOM))} and "
+        f"the pixels on the same grid {number_text(controls.get(PATCHES))}."
+    )
 
 
 def _cost(m: Row) -> str:

@@ -30,6 +30,8 @@ from foresight.studies.reconstruction import (
 Place = tuple[str, str, str]
 """(model, point, variant)."""
 TRAINED = "trained"
+LINEAR = "linear probe"
+FITTED = ("penalty", "design", "grid", "placed", "blocks", "parameters", "trained on")
 NUMBERS = ("distance", "SSIM", "PSNR (dB)")
 
 
@@ -136,27 +138,72 @@ def undefined(why: str, rebuilt: Rebuilt) -> Estimate:
     return Estimate.undefined(why, n=len(rebuilt.groups), n_effective=len(set(rebuilt.groups)))
 
 
+def pipeline(
+    rebuilt: Rebuilt, adapted: Mapping[str, Any], twin: Mapping[str, Any] | None = None
+) -> list[Measurement]:
+    """C1.5: pictures from a trained adapter and the decoder, at the point it was trained for.
+
+    `adapted` and `twin` hold what the adapter of the model and that of its random-weights copy left. The linear
+    probe at the same point stands among the controls.
+    """
+    if TOKENS not in adapted:
+        why = rebuilt.why or str(adapted.get("why", "no adapter was trained"))
+        names = [rebuilt.distance, *NUMBERS[1:], "latent R²"]
+        return [row_of("C1.5", n, next(iter(rebuilt.places)), undefined(why, rebuilt)) for n in names]
+    place: Place = tuple(adapted[TOKENS]["place"])
+    held = rebuilt.places.get(place, {})
+    beside = {k: held[k] for k in (POOLED, SHUFFLED) if k in held}
+    beside |= {LINEAR: held[TOKENS]} if TOKENS in held else {}
+    beside |= {RANDOM: twin[TOKENS]} if twin and TOKENS in twin else {}
+    return _rows_of("C1.5", rebuilt, place, adapted[TOKENS], beside)
+
+
+def ablations(rebuilt: Rebuilt, runs: Sequence[Mapping[str, Any]]) -> list[Measurement]:
+    """C1.6: the same numbers by point, by adapter and by training samples; each run named in `target`."""
+    rows: list[Measurement] = []
+    seen = set()
+    for run in runs:
+        if TOKENS not in run:
+            continue
+        mine = run[TOKENS]
+        key = (*mine["place"], mine["design"], mine["trained on"])
+        if key in seen:
+            continue
+        seen.add(key)
+        place: Place = tuple(mine["place"])
+        found = _rows_of("C1.6", rebuilt, place, mine, {})
+        target = f"{mine['design']}, {mine['trained on']} samples"
+        rows += [{**m, "target": target} for m in found]
+    return rows
+
+
 def _place_rows(row: str, rebuilt: Rebuilt, place: Place, reading: str) -> list[Measurement]:
-    names = [rebuilt.distance, *NUMBERS[1:], "latent R²"]
-    mine = rebuilt.scores(place, reading)
-    if mine is None:
-        why = rebuilt.why or str(rebuilt.places[place].get("why", "it was not rebuilt"))
-        return [row_of(row, n, place, undefined(why, rebuilt)) for n in names]
-    controls = rebuilt.constants()
-    for control in (POOLED, SHUFFLED):
-        if (floor := rebuilt.scores(place, control)) is not None:
-            controls[control] = floor
-    model, point, variant = place
-    if variant == TRAINED and (twin := rebuilt.scores((model, point, RANDOM), TOKENS)) is not None:
-        controls[RANDOM] = twin
-    found = judged(mine, controls, groups=rebuilt.groups, distance=rebuilt.distance, seed=rebuilt.seed)
     held = rebuilt.places[place]
-    r2 = {k: _r2(held[k]) for k in (POOLED, SHUFFLED) if k in held}
-    found["latent R²"] = latent_r2(
-        np.asarray(held[reading]["latents"]), rebuilt.groups, seed=rebuilt.seed, controls=r2
+    if reading not in held:
+        why = rebuilt.why or str(held.get("why", "it was not rebuilt"))
+        names = [rebuilt.distance, *NUMBERS[1:], "latent R²"]
+        return [row_of(row, n, place, undefined(why, rebuilt)) for n in names]
+    beside = {k: held[k] for k in (POOLED, SHUFFLED) if k in held}
+    model, point, variant = place
+    twin = rebuilt.places.get((model, point, RANDOM), {})
+    if variant == TRAINED and TOKENS in twin:
+        beside[RANDOM] = twin[TOKENS]
+    return _rows_of(row, rebuilt, place, held[reading], beside)
+
+
+def _rows_of(
+    row: str, rebuilt: Rebuilt, place: Place, mine: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]]
+) -> list[Measurement]:
+    """Return the numbers of what was rebuilt at a place, each beside the constants and what is in `beside`."""
+    controls = rebuilt.constants() | {k: Scores.from_json(v) for k, v in beside.items()}
+    found = judged(
+        Scores.from_json(mine), controls, groups=rebuilt.groups, distance=rebuilt.distance, seed=rebuilt.seed
     )
-    fitted = {k: held[reading][k] for k in ("penalty", "grid", "placed", "blocks", "parameters", "trained on")
-              if k in held[reading]}  # fmt: skip
+    found["latent R²"] = latent_r2(
+        np.asarray(mine["latents"]), rebuilt.groups, seed=rebuilt.seed,
+        controls={k: _r2(v) for k, v in beside.items()},
+    )  # fmt: skip
+    fitted = {k: mine[k] for k in FITTED if k in mine}
     return [row_of(row, name, place, replace(e, detail={**e.detail, **fitted})) for name, e in found.items()]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from flows import c1, q1
 from flows.engine import all_ready, perform, planned
+from foresight.probes import CONTROLS
 from foresight.studies.reconstruction import FLOORS, ROUND_TRIP
 from tests.conftest import quickly_trained
 
@@ -19,10 +20,11 @@ pytestmark = pytest.mark.slow
 
 SAMPLES = 48
 POINTS = ["vit.4", "merged"]
+ADAPTERS = ["linear", "mlp:16"]
 
 
 def settings(**change: Any) -> c1.Settings:
-    return c1.Settings(**{"samples": SAMPLES, "points": POINTS} | change)
+    return c1.Settings(**{"samples": SAMPLES, "points": POINTS, "adapters": ADAPTERS} | change)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,9 @@ def test_places_carry_the_picture_and_every_floor_is_beaten_by_a_margin(
     found = numbers(ran[1], "C1.2", "latent R²")
     for point in POINTS:
         mine = found[point, "trained"]
-        assert mine["value"] > max(mine["controls"].values()) + 0.15
+        floors = [v for name, v in mine["controls"].items() if name in FLOORS]
+        assert len(floors) == 2
+        assert mine["value"] > max(floors) + 0.15
     for name in ("SSIM", "PSNR (dB)"):
         for m in numbers(ran[1], "C1.2", name).values():
             wanted = {ROUND_TRIP, *FLOORS} if m["variant"] == "trained" else {ROUND_TRIP}
@@ -64,6 +68,39 @@ def test_the_merger_is_measured_on_both_true_grids(ran: tuple[Path, dict[str, An
     mine = numbers(ran[1], "C1.3", "SSIM, after − before")["merged", "trained"]
     assert mine["detail"]["grids"] == {"vit.4": [1, 8, 8], "merged": [1, 4, 4]}
     assert mine["low"] <= mine["value"] <= mine["high"]
+
+
+def test_places_stand_beside_all_their_controls_and_in_the_verdict(ran: tuple[Path, dict[str, Any]]) -> None:
+    for m in numbers(ran[1], "C1.4", "spatial IoU").values():
+        assert set(CONTROLS) <= set(m["controls"])
+        assert m["detail"]["grid"] == {"vit.4": [1, 8, 8], "merged": [1, 4, 4]}[m["point"]]
+    page = (ran[0] / ran[1]["report"]).read_text()
+    assert "How exactly can the place of an object be read?" in page
+    assert "it was not measured in this run" not in page
+
+
+def test_the_pipeline_is_judged_at_the_point_that_the_choosing_fold_prefers(
+    ran: tuple[Path, dict[str, Any]],
+) -> None:
+    (place,) = numbers(ran[1], "C1.5", "SSIM")
+    mine = numbers(ran[1], "C1.5", "SSIM")[place]
+    assert {"linear probe", "random weights", ROUND_TRIP, *FLOORS} <= set(mine["controls"])
+    assert mine["detail"]["design"] == "mlp:16"
+    assert f"at {place[0]}, with the mlp:16 adapter" in (ran[0] / ran[1]["report"]).read_text()
+
+
+def test_ablations_change_one_factor_at_a_time(ran: tuple[Path, dict[str, Any]]) -> None:
+    runs = [m for m in ran[1]["metrics"] if (m["row"], m["name"]) == ("C1.6", "SSIM")]
+    best = next(iter(numbers(ran[1], "C1.5", "SSIM")))[0]
+    told = {(m["point"], m["target"]) for m in runs}
+    other = next(p for p in POINTS if p != best)
+    full = SAMPLES * 3 // 4
+    assert told == {
+        (best, f"mlp:16, {full} samples"), (other, f"mlp:16, {full} samples"), (best, f"linear, {full} samples"),
+        (best, f"mlp:16, {full // 2} samples"), (best, f"mlp:16, {full // 4} samples"),
+    }  # fmt: skip
+    sizes = {m["detail"]["design"]: m["detail"]["parameters"] for m in runs if m["point"] == best}
+    assert set(sizes) == set(ADAPTERS)
 
 
 def test_the_distance_is_not_called_lpips_and_not_judged_without_the_published_network(
@@ -86,6 +123,22 @@ def test_a_second_run_computes_nothing(
     assert {s["state"] for s in again["stages"]} == {"cached"}
     assert again["metrics"] == ran[1]["metrics"]
     assert json.loads((tmp_path / "runs" / "c1" / "measurements.json").read_text())
+
+
+def test_another_adapter_trains_that_one_alone(
+    ran: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ran[0] / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    looks = {look.name: look.state for look in planned(c1, settings(adapters=["linear", "mlp:8", "mlp:16"]))}
+    assert [n for n, state in looks.items() if n.startswith("adapter") and state != "ready"] == [
+        "adapter best mlp:8"
+    ]
+
+
+def test_an_adapter_that_does_not_exist_is_refused_before_anything_is_done() -> None:
+    with pytest.raises(ValueError, match="needs a hidden width"):
+        settings(adapters=["mlp"])
 
 
 def test_four_samples_give_numbers_without_intervals_and_no_verdict(
