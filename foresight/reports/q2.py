@@ -166,8 +166,9 @@ def _said(lead: Sequence[Row]) -> str:
     controls = top["controls"]
     floor = max(controls[name] for name in FLOORS)
     name = str(top["name"])
+    name = name[0].upper() + name[1:] if name[1].islower() else name
     text = (
-        f"{name[0].upper()}{name[1:]} is {number_text(top['value'])} at {top['point']}, the highest of "
+        f"{name} is {number_text(top['value'])} at {top['point']}, the highest of "
         f"{len(lead)} points; no control without the grid gives more than {number_text(floor)} there, random "
         f"weights give {number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
     )
