@@ -114,16 +114,7 @@ class Space:
     @cached_property
     def _cosine(self) -> Float[np.ndarray, "sample sample"]:
         self._affordable()
-        rows = self.values.astype(np.float64)
-        norms = np.sqrt(
-            np.einsum("ij,ij->i", rows, rows)
-        )  # np.linalg.norm takes longer than the product below
-        if not norms.all():
-            raise ValueError(
-                f"cosine needs rows of non-zero length, but row {int(np.argmin(norms))} is all zeros; "
-                'use metric="euclidean" or leave the row out'
-            )
-        rows /= norms[:, None]
+        rows = unit_rows(self.values.astype(np.float64))
         return self._settled(rows, rows @ rows.T) / 2  # of unit rows, |u - v|² = 2 (1 - cosine)
 
     def _affordable(self) -> None:
@@ -143,9 +134,7 @@ class Space:
         for part in np.array_split(near, 1 + near.size * rows.shape[1] // 8_000_000):
             i, j = part.T
             squared[i, j] = squared[j, i] = np.square(rows[i] - rows[j]).sum(axis=1)
-        # equal distances come out of a product 1e-16 apart, and ranks would make an order of that
-        mantissa, exponent = np.frexp((squared + squared.T) / 2)
-        squared = np.ldexp(np.round(mantissa * 2.0**33), exponent - 33)
+        squared = with_equals((squared + squared.T) / 2)
         squared[self.row_ids[:, None] == self.row_ids[None, :]] = 0.0
         return squared
 
@@ -195,6 +184,26 @@ def as_matrix(values: Any, *, checked: bool = False) -> Float[np.ndarray, "sampl
             f"is {size:.1e}; rescale them"
         )
     return array
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Return `rows` scaled to length 1; raises for a row of zeros."""
+    norms = np.sqrt(
+        np.einsum("ij,ij->i", rows, rows)
+    )  # np.linalg.norm takes longer than a product of all rows
+    if not norms.all():
+        raise ValueError(
+            f"cosine needs rows of non-zero length, but row {int(np.argmin(norms))} is all zeros; "
+            'use metric="euclidean" or leave the row out'
+        )
+    return np.asarray(rows / norms[:, None])
+
+
+def with_equals(squared: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Return squared distances with those that differ by less than 1e-10 of themselves made equal."""
+    # equal distances come out of a product 1e-16 apart, and ranks would make an order of that
+    mantissa, exponent = np.frexp(squared)
+    return np.asarray(np.ldexp(np.round(mantissa * 2.0**33), exponent - 33))
 
 
 def group_codes(groups: Sequence[Any] | np.ndarray | None, n: int) -> Int[np.ndarray, " sample"]:
