@@ -7,7 +7,8 @@ from flows.experiments import flows_of
 from flows.settings import AlignmentSettings
 from tasks.house import House
 from tasks.ingest import Ingest
-from tasks.measure import TITLES, Compared, Decide, Measure
+from tasks.measure import TITLES, Compared, Decide, Measure, MeasuredRow
+from tasks.position import Positions
 from tasks.publish import DecodeExamples, Q1Report, decodes
 
 NAME = "q1"
@@ -23,7 +24,10 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
     copies = tuple(c for v in vlm if (c := control_of(v, settings, house)))
     decoder_copy = control_of(decoder, settings, house)
     compared = Compared(vlm=vlm, copies=copies, decoder=decoder, decoder_copy=decoder_copy)
-    rows = tuple(Measure(row=row, compared=compared, seed=settings.seed) for row in TITLES)
+    rows: tuple[MeasuredRow, ...] = (
+        *(Measure(row=row, compared=compared, seed=settings.seed) for row in TITLES),
+        Positions(compared=compared, seed=settings.seed),
+    )
     decide = Decide(rows=rows, compared=compared)
     examples = DecodeExamples(decoder=decoder) if decodes(decoder) else None
     report = Q1Report(rows=rows, decide=decide, examples=examples, compared=compared, seed=settings.seed)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -75,6 +75,16 @@ class Compared:
         return [(e, model, p.name, variant) for e, model, variant in named for p in e.points]
 
 
+class MeasuredRow(Protocol):
+    """A stage whose output `measurements` is numbers of the study, whatever it reads."""
+
+    @property
+    def row(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """Measure one row of the study at every point. Output: `measurements`, a JSON blob."""
@@ -124,7 +134,7 @@ class Measure:
 class Decide:
     """Q1.D: the composite and the decision, from the rows' measurements. Output: `decision`, a JSON blob."""
 
-    rows: tuple[Measure, ...]
+    rows: tuple[MeasuredRow, ...]
     compared: Compared
     name: str = "Q1.D decision"
 

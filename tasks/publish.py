@@ -35,7 +35,7 @@ from foresight.studies import pictures
 from foresight.studies.alignment import TRAINED
 from tasks.extract import Extract
 from tasks.house import House, Progress, write_whole
-from tasks.measure import Compared, Decide, Measure, read_measurements, read_spaces, to_json
+from tasks.measure import Compared, Decide, MeasuredRow, read_measurements, read_spaces, to_json
 from tasks.model import load, provenance
 from tasks.stages import Look, look_up
 
@@ -123,7 +123,7 @@ class Q1Report:
     """Write the Q1 report. Outputs: `page` (HTML), `report` (JSON), `measurements` (JSON), `table` (CSV), and
     `figures` as PNG and PDF."""
 
-    rows: tuple[Measure, ...]
+    rows: tuple[MeasuredRow, ...]
     decide: Decide
     examples: DecodeExamples | None
     compared: Compared

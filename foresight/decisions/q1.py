@@ -77,8 +77,8 @@ def q1_decision(
     """Decide Q1 from its measured parts, at the best extraction point.
 
     `recall` is Recall@10 and `recall_by_k` the same at other k; `decoder_semantics` is the decoder's k-NN
-    label accuracy with its chance level as `null`; `vlm_spatial` a position probe whose `null` is its
-    mean-pooled control. `random_weights` holds the four primary numbers of a copy with random weights, by
+    label accuracy with its chance level as `null`; `vlm_spatial` the R² of a position probe, whose `null` is 0,
+    what mean-pooled tokens give. `random_weights` holds the four primary numbers of a copy with random weights, by
     'q1.r2' … The widths (features of a VLM token, decoder channels, decoder cells of one sample) size the
     adapter; without them no count is given.
     """

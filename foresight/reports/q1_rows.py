@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foresight.reports.tables import known
+from foresight.studies.position import POSITION
 
 if TYPE_CHECKING:
     from foresight.reports.q1 import Q1Inputs
@@ -46,7 +47,7 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 
 def lead_like(name: str, row: str) -> bool:
-    return any(part in name.lower() for part in LEADS.get(row, ()))
+    return name != POSITION and any(part in name.lower() for part in LEADS.get(row, ()))
 
 
 def lead_name(rows: Sequence[Row], row: str) -> str:

@@ -241,6 +241,7 @@ def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
         words.control_sentence(top) if top else "",
         words.untrained_sentence(rows, lead),
         words.halves_sentence(rows, lead),
+        *words.position_sentences(rows),
     ]
     pictures: list[Figure] = []
     for name in [n for n in names(rows) if lead_like(n, "Q1.4")][:2]:

@@ -10,6 +10,7 @@ from foresight.decisions.verdicts import number
 from foresight.reports.page import number_text
 from foresight.reports.q1_rows import baselines, lower_is_better
 from foresight.reports.tables import known, p_text, point_name
+from foresight.studies.position import POSITION
 
 Row = Mapping[str, Any]
 TRAINED = "trained"
@@ -109,6 +110,14 @@ def halves_sentence(measurements: Sequence[Row], name: str) -> str:
             f", of which {number_text(top['value'])} is {number_text(100 * top['value'] / halves['value'])} %"
         )
     return text + "."
+
+
+def position_sentences(measurements: Sequence[Row]) -> list[str]:
+    """Say whether single tokens tell where they lie; [] where that was not measured."""
+    mine = [m for m in measurements if m["name"] == POSITION]
+    if not mine:
+        return []
+    return [peak_sentence(mine, POSITION), untrained_sentence(mine, POSITION)]
 
 
 def noise_sentence(m: Row | None) -> str:

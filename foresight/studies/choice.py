@@ -10,6 +10,7 @@ import numpy as np
 
 from foresight import metrics
 from foresight.metrics import Estimate, Space
+from foresight.studies.position import POSITION
 from foresight.studies.rows import (
     RANDOM,
     RECALL_KS,
@@ -123,6 +124,7 @@ def decide(
         sides = {f"{key}_vlm": here, f"{key}_decoder": at_decoder}
         return {k: find(measurements, row, name, *place) for k, place in sides.items()}
 
+    placed = [m for m in measurements if m["name"] == POSITION and place_of(m) == here]
     return composites, {
         **{name: find(measurements, *what, *here) for name, what in PRIMARY.items()},
         "composite": find(composites, "Q1.D", "composite score", *here),
@@ -130,6 +132,7 @@ def decide(
         **both("dimension", "Q1.3", "TwoNN dimension"),
         **both("isomap", "Q1.3", "Isomap residual"),
         "decoder_semantics": find(measurements, "Q1.1", "k-NN accuracy", *at_decoder),
+        **({"vlm_spatial": placed[0]} if placed else {}),
         "random_weights": copies,
         "best_point": point,
         "chosen_from": len([m for m in at_points if m["variant"] == chosen["variant"]]),

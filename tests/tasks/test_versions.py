@@ -21,7 +21,8 @@ from foresight.metrics import Space
 from foresight.models import ModelRef, zoo
 from foresight.studies import alignment
 from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
-from tasks import extract, measure, publish
+from foresight.studies.position import Placed, position_probe
+from tasks import extract, measure, position, publish
 from tests.conftest import frames_of, quickly_trained
 
 pytestmark = pytest.mark.slow
@@ -89,6 +90,19 @@ def row(name: str) -> Callable[[], Numbers]:
     return lambda: numbers_of(alignment.ROWS[name](given()))
 
 
+def positions() -> Numbers:
+    """Return what the probe says of tokens that hold some of their place and much noise."""
+    rng = np.random.default_rng(9)
+    places = (np.indices((4, 4)).reshape(2, -1).T + 0.5) / 4
+    axes = rng.normal(size=(2, 6))
+    tokens = [
+        Placed(values=(places @ axes + 0.4 * rng.normal(size=(16, 6))).astype(np.float32), places=places)
+        for _ in range(24)
+    ]
+    found = position_probe(tokens, [str(i) for i in range(24)], seed=3)
+    return {"value": found.value, "low": found.low, "high": found.high, "p": found.p, **found.controls}
+
+
 def composite() -> Numbers:
     given = spaces()
     measured = [m for r in measure.TITLES for m in alignment.ROWS[r](given)]
@@ -142,6 +156,7 @@ def loaded(card: str) -> tuple[Any, models.Card]:
 
 OPERATIONS: dict[str, tuple[int, Callable[[], Numbers]]] = {
     **{r.lower(): (measure.VERSIONS[r], row(r)) for r in measure.TITLES},
+    "q1.4.positions": (position.VERSION, positions),
     "q1.d": (measure.VERSIONS["Q1.D"], composite),
     "extract qwen2.5-vl-tiny": (extract.VERSION, read("qwen2.5-vl-tiny")),
     "extract ltx-video-tiny": (extract.VERSION, read("ltx-video-tiny")),

@@ -8,6 +8,7 @@ import pytest
 from foresight.metrics import Space
 from foresight.studies import alignment, pictures
 from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
+from foresight.studies.position import POSITION
 
 N = 60
 
@@ -65,6 +66,18 @@ def test_the_decision_rests_on_the_best_trained_point(measured: list[alignment.M
     expected = 0.3 * parts["r2"]["value"] + 0.3 * parts["spearman"]["value"]
     expected += 0.2 * parts["recall"]["value"] + 0.2 * parts["cka"]["value"]
     assert near["value"] == pytest.approx(expected)
+
+
+def test_the_decision_reads_the_position_probe_at_the_best_point(
+    measured: list[alignment.Measurement],
+) -> None:
+    assert "vlm_spatial" not in alignment.decide(measured, "latent")[1]
+    probed = [
+        {**m, "row": "Q1.4", "name": POSITION, "value": 0.1 * i}
+        for i, m in enumerate(x for x in measured if x["name"] == alignment.PRIMARY["cka"][1])
+    ]
+    chosen = alignment.decide([*measured, *probed], "latent")[1]["vlm_spatial"]
+    assert (chosen["name"], chosen["point"], chosen["variant"]) == (POSITION, "near", TRAINED)
 
 
 def test_numbers_without_labels_or_with_too_few_samples_are_undefined_with_a_reason() -> None:
