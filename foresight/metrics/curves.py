@@ -25,6 +25,7 @@ def correlation_dimension(
     k1: int = 10,
     k2: int = 20,
     groups: Sequence[Any] | np.ndarray | None = None,
+    noise: bool = True,
     resamples: int = 40,
     seed: int = 0,
 ) -> Estimate:
@@ -49,6 +50,7 @@ def correlation_dimension(
         slope,
         k2,
         groups=groups,
+        noise=noise,
         resamples=resamples,
         seed=seed,
         detail={"k1": k1, "k2": k2},
@@ -64,6 +66,7 @@ def isomap_residual(
     most_components: int = 10,
     k: int = 10,
     groups: Sequence[Any] | np.ndarray | None = None,
+    noise: bool = True,
     resamples: int = 20,
     seed: int = 0,
 ) -> Estimate:
@@ -93,6 +96,7 @@ def isomap_residual(
         residual,
         k,
         groups=None,
+        noise=noise,
         resamples=resamples,
         seed=seed,
         detail={
@@ -114,6 +118,7 @@ def lle_residual(
     k: int = 10,
     regularise: float = 1e-3,
     groups: Sequence[Any] | np.ndarray | None = None,
+    noise: bool = True,
     resamples: int = 40,
     seed: int = 0,
 ) -> Estimate:
@@ -146,6 +151,7 @@ def lle_residual(
         residual,
         k,
         groups=groups,
+        noise=noise,
         resamples=resamples,
         seed=seed,
         detail={"k": k, "regularise": regularise},
@@ -198,6 +204,7 @@ def _of_distances(
     k: int,
     *,
     groups: Sequence[Any] | np.ndarray | None,
+    noise: bool,
     resamples: int,
     seed: int,
     detail: Mapping[str, Any],
@@ -223,10 +230,10 @@ def _of_distances(
         value = statistic(distances)
         if not math.isfinite(value):
             return Estimate.undefined(undefined, n=n, n_effective=g)
-        controls = {
-            "isotropic noise": statistic(isotropic_noise(g, space.width).distances()),
-            "matched gaussian": statistic(_gaussian_distances(space, seed=seed)),
-        }
+        controls = {}
+        if noise:
+            controls["isotropic noise"] = statistic(isotropic_noise(g, space.width).distances())
+            controls["matched gaussian"] = statistic(_gaussian_distances(space, seed=seed))
     error = half_sample_error(
         lambda s: statistic(distances[np.ix_(s, s)]),
         g,
@@ -238,7 +245,7 @@ def _of_distances(
         value=value,
         low=low,
         high=high,
-        null=controls["isotropic noise"],
+        null=controls.get("isotropic noise", math.nan),
         n=n,
         n_effective=g,
         controls=controls,

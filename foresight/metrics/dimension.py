@@ -21,6 +21,7 @@ def pca_dimension(
     *,
     share: float = 0.95,
     groups: Sequence[Any] | np.ndarray | None = None,
+    noise: bool = True,
     resamples: int = 40,
     seed: int = 0,
 ) -> Estimate:
@@ -28,7 +29,8 @@ def pca_dimension(
 
     Features are centred and not standardised. At most n - 1 whatever the truth: compare with
     `controls['isotropic noise']`, the same for Gaussian noise of this n and width (also `null`).
-    `detail['participation ratio']` is (Σλ)² / Σλ², and `detail['spectrum']` the first shares of variance.
+    `noise=False` leaves that out. `detail['participation ratio']` is (Σλ)² / Σλ², and `detail['spectrum']` the
+    first shares of variance.
     """
     if not 0 < share < 1:
         raise ValueError(f"the share of variance lies between 0 and 1, but got {share}")
@@ -50,15 +52,17 @@ def pca_dimension(
     low, high = interval(value, error, len(space), bounds=(1.0, min(space.width, len(space) - 1)))
     if math.isfinite(low):
         low, high = math.floor(low), math.ceil(high)  # a count of components; halves that agree hide one step
-    noise = float(_components(isotropic_noise(len(space), space.width).spectrum[0], share))
+    control = math.nan
+    if noise:
+        control = float(_components(isotropic_noise(len(space), space.width).spectrum[0], share))
     return Estimate(
         value=value,
         low=low,
         high=high,
-        null=noise,
+        null=control,
         n=n,
         n_effective=len(space),
-        controls={"isotropic noise": noise},
+        controls={"isotropic noise": control} if noise else {},
         detail={
             "share": share,
             "participation ratio": float(values.sum() ** 2 / np.square(values).sum()),
@@ -73,6 +77,7 @@ def mle_dimension(
     *,
     k: int = 20,
     groups: Sequence[Any] | np.ndarray | None = None,
+    noise: bool = True,
     resamples: int = 40,
     seed: int = 0,
 ) -> Estimate:
@@ -82,7 +87,8 @@ def mle_dimension(
     inverse of the mean inverse (MacKay & Ghahramani 2005) is `detail['mackay']`. Equal rows are counted once
     and one sample, drawn by `seed`, stands for its group: near-duplicates pull the estimate towards 1.
     Saturates: 128 dimensions of noise at n = 1000 read 47, so compare with `controls['isotropic noise']`
-    (also `null`) and `'matched gaussian'`, a Gaussian with the covariance of the data.
+    (also `null`) and `'matched gaussian'`, a Gaussian with the covariance of the data; `noise=False` leaves both
+    out.
 
     Levina & Bickel (2004).
     """
@@ -100,6 +106,7 @@ def mle_dimension(
         k,
         ("levina-bickel", "mackay"),
         groups=groups,
+        noise=noise,
         resamples=resamples,
         seed=seed,
         detail={"k": k},
@@ -111,6 +118,7 @@ def two_nn(
     *,
     discard: float = 0.1,
     groups: Sequence[Any] | np.ndarray | None = None,
+    noise: bool = True,
     resamples: int = 40,
     seed: int = 0,
 ) -> Estimate:
@@ -139,6 +147,7 @@ def two_nn(
         2,
         ("line", "maximum likelihood"),
         groups=groups,
+        noise=noise,
         resamples=resamples,
         seed=seed,
         detail={"discard": discard},
@@ -152,6 +161,7 @@ def _local(
     names: tuple[str, str],
     *,
     groups: Sequence[Any] | np.ndarray | None,
+    noise: bool,
     resamples: int,
     seed: int,
     detail: Mapping[str, Any],
@@ -163,33 +173,28 @@ def _local(
     if why:
         return Estimate.undefined(why, n=n, n_effective=len(space))
     distances = space.distances("euclidean")
-    order = neighbour_order(space, "euclidean", seed=seed)
-
-    def nearest(rows: np.ndarray, near: np.ndarray) -> np.ndarray:
-        return distances[rows[:, None], rows[near[:, :k]]]
-
-    everyone = np.arange(len(space))
-    value, other = from_sorted(nearest(everyone, order))
+    value, other = from_sorted(_nearest(distances, k))
     if not math.isfinite(value):
         why = "the neighbour distances do not grow, so no dimension can be read from them"
         return Estimate.undefined(why, n=n, n_effective=len(space))
-    fits = k < len(space) // 2 - 1
-    error = half_sample_error(
-        lambda s: from_sorted(nearest(s, within(order, s)))[0],
-        len(space),
-        resamples=resamples if fits else 0,
-        seed=seed,
-    )
+    error = np.array(math.nan)
+    if k < len(space) // 2 - 1 and resamples > 1:
+        order = neighbour_order(space, "euclidean", seed=seed)
+
+        def half(s: np.ndarray) -> float:
+            return float(from_sorted(distances[s[:, None], s[within(order, s)[:, :k]]])[0])
+
+        error = half_sample_error(half, len(space), resamples=resamples, seed=seed)
     low, high = interval(float(value), float(error), len(space), bounds=(0.0, math.inf))
-    controls = {
-        "isotropic noise": _control(isotropic_noise(len(space), space.width), from_sorted, k),
-        "matched gaussian": _control(matched_gaussian(space, seed=seed), from_sorted, k),
-    }
+    controls = {}
+    if noise:
+        controls["isotropic noise"] = _control(isotropic_noise(len(space), space.width), from_sorted, k)
+        controls["matched gaussian"] = _control(matched_gaussian(space, seed=seed), from_sorted, k)
     return Estimate(
         value=float(value),
         low=low,
         high=high,
-        null=controls["isotropic noise"],
+        null=controls.get("isotropic noise", math.nan),
         n=n,
         n_effective=len(space),
         controls=controls,
@@ -201,8 +206,12 @@ def _local(
 
 
 def _control(space: Space, from_sorted: Callable[[np.ndarray], np.ndarray], k: int) -> float:
-    distances = np.sort(space.distances("euclidean"), axis=1)
-    return float(from_sorted(distances[:, 1 : k + 1])[0])
+    return float(from_sorted(_nearest(space.distances("euclidean"), k))[0])
+
+
+def _nearest(distances: Float[np.ndarray, "sample sample"], k: int) -> Float[np.ndarray, "sample k"]:
+    """Return the distances to the k nearest others, rising; column 0 of those sorted is the sample itself."""
+    return np.sort(np.partition(distances, k, axis=1)[:, : k + 1], axis=1)[:, 1:]
 
 
 def _components(values: Float[np.ndarray, " component"], share: float) -> int:

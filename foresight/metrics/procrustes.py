@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.metrics.estimate import Estimate
-from foresight.metrics.space import FEWEST, as_pair
+from foresight.metrics.space import FEWEST, Space, as_pair
 from foresight.metrics.statistics import calibrated, half_sample_error, interval, permutation_p
 from foresight.metrics.threads import one_thread
 
@@ -49,7 +49,7 @@ def procrustes_distance(
         if space.constant:
             why = f"the {side} space is constant: all {g} observations are one point"
             return Estimate.undefined(why, n=n, n_effective=g)
-    pa, pb = a.coordinates[:, :components], b.coordinates[:, :components]
+    pa, pb = _points(a, components), _points(b, components)
     similarity = _similarity(pa, pb)
     value = 2.0 - 2.0 * similarity
     rng = np.random.default_rng([seed, 3])
@@ -63,8 +63,8 @@ def procrustes_distance(
     low, high = interval(value, error, g, bounds=(0.0, 2.0))
     controls = {"calibrated": calibrated(value, centre, best=0.0)}
     if g < n:
-        whole = first.coordinates[:, :components], second.coordinates[:, :components]
-        controls["ignoring groups"] = 2.0 - 2.0 * _similarity(*whole)
+        whole = _similarity(_points(first, components), _points(second, components))
+        controls["ignoring groups"] = 2.0 - 2.0 * whole
     return Estimate(
         value=value,
         low=low,
@@ -76,6 +76,13 @@ def procrustes_distance(
         controls=controls,
         detail={"disparity": 1.0 - similarity**2, "components": components},
     )
+
+
+def _points(space: Space, components: int | None) -> Float[np.ndarray, "sample component"]:
+    """Return the centred rows, turned onto principal axes where that makes them narrower."""
+    if components is None and space.width < len(space):
+        return np.asarray(space.values - space.mean)
+    return space.coordinates[:, :components]
 
 
 def _similarity(a: Float[np.ndarray, "sample component"], b: Float[np.ndarray, "sample component"]) -> float:
