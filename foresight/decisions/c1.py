@@ -86,12 +86,14 @@ def _open(
 ) -> list[str]:
     found = []
     for v in verdicts:
+        if math.isnan(v.value):
+            continue
         top = number(ceiling.get(v.name))
         beyond = top <= v.threshold if v.comparison == ">" else top >= v.threshold
         if not math.isnan(top) and beyond:
             found.append(
-                f"{v.title}: the decoder's own round trip reaches {top:.3f}, so no latent of a VLM could pass "
-                f"{v.comparison} {v.threshold:g} with this decoder"
+                f"{v.title}: the decoder's own round trip reaches {top:.3f}, which does not pass "
+                f"{v.comparison} {v.threshold:g} itself: with this decoder the threshold says little about the model"
             )
         copy = number(copies.get(v.name))
         if v.low <= copy <= v.high:

@@ -134,18 +134,16 @@ def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
             high=[_real(m["high"]) for m in rows],
         )
     ]
-    for name, role in (
-        (RANDOM, "untrained"),
-        (POOLED, "control"),
-        (SHUFFLED, "control"),
-        (ROUND_TRIP, "control"),
-    ):
+    controls = {RANDOM: "untrained", **dict.fromkeys((POOLED, SHUFFLED, ROUND_TRIP, PATCHES), "control")}
+    for name, role in controls.items():
         values = [_real(m["controls"].get(name)) for m in rows]
         if any(map(math.isfinite, values)):
             series.append(figures.Series(name=name, value=values, role=role))  # type: ignore[arg-type]
-    if any(math.isfinite(v) for pair in constants for v in pair):
+    if all(constants):
         low, high = [min(p) for p in constants], [max(p) for p in constants]
-        series.append(figures.Series(name="constant pictures", value=high, low=low, high=high, role="chance"))
+        series.append(
+            figures.Series(name="constant predictions", value=high, low=low, high=high, role="chance")
+        )
     name, model = str(rows[0]["name"]), str(rows[0]["model"])
     return Figure.of(
         figures.layer_curve(points, series, ylabel=name, threshold=threshold),
@@ -220,7 +218,7 @@ def _ablations(measured: Sequence[Row]) -> list[Figure]:
         mine = [m for m in measured if m["name"] == name]
         bars = [
             figures.Bar(
-                label=f"{m['point']} · {m['target']}",
+                label=f"{m['point']} {m['detail']['design']} n={m['detail']['trained on']}",
                 value=_real(m["value"]),
                 low=_real(m["low"]),
                 high=_real(m["high"]),

@@ -184,4 +184,9 @@ def test_a_distance_without_the_published_networks_is_not_judged_as_lpips() -> N
 def test_a_ceiling_below_the_threshold_and_a_copy_as_good_are_told() -> None:
     found = decision(ceiling={"c1.ssim": 0.7}, random_weights={"c1.lpips": 0.21})
     assert len(found["open_questions"]) == 2
-    assert "round trip reaches 0.700" in " ".join(found["open_questions"])
+    assert "round trip reaches 0.700, which does not pass > 0.75 itself" in " ".join(found["open_questions"])
+
+
+def test_a_distance_that_is_no_lpips_is_not_held_against_its_threshold_elsewhere_either() -> None:
+    found = decision(published=False, ceiling={"c1.lpips": 0.9}, random_weights={"c1.lpips": 0.2})
+    assert found["open_questions"] == []
