@@ -7,13 +7,14 @@ READY := .venv/.ready
 # Two test processes on two cores: one thread each is faster than four that wait for one another.
 TESTING := OMP_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: demo test check bench ui lint clean help
+.PHONY: demo test check bench browser ui lint clean help
 
 help:
 	@echo "make demo   the main job on this machine, end to end; then open runs/demo/report.html"
 	@echo "make test   all tests         make check  the quick ones (under five minutes)"
 	@echo "make lint   style, types and import rules"
 	@echo "make bench  benchmarks against named peers; takes long, prints ratios, gates nothing"
+	@echo "make browser  Chromium, for the test of the UI (Debian, as root); skipped without one"
 	@echo "make ui     a Prefect server with its UI on this machine; trigger flows there"
 	@echo "make clean  remove caches and build leftovers (not runs/)"
 
@@ -43,6 +44,9 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for file in tests/benchmarks/bench_*.py; do \
 	  name=$${file##*/}; echo "== $${name%.py}"; $(BIN)/python -m tests.benchmarks.$${name%.py} || exit 1; done
+
+browser:
+	@command -v chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 ui: $(READY)
 	$(BIN)/foresight ui
