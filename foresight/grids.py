@@ -173,6 +173,44 @@ def regrid(values: Any, source: Grid, target: Grid) -> Any:
     return _regrid_torch(values, source.counts, weights)
 
 
+def side_by_side(centres: Sequence[tuple[Any, Any, Any]]) -> list[Grid]:
+    """Return the grids of models that look at the same frames, from their cells' centres along (time, row, column).
+
+    Times are in seconds; rows and columns are shares of the frame, so that frames may differ in size. A single row
+    or column is the whole frame, and a single time step lasts as long as the other models' steps do; where every
+    model has one step, they are stills.
+
+    Raises `ValueError` when the models do not cover the same region or time, to half a cell of the finest.
+    """
+    several = [edges_between(times) for times, _, _ in centres if len(times) > 1]
+    whole = (min(e[0] for e in several), max(e[-1] for e in several)) if several else None
+    found = []
+    for times, rows, cols in centres:
+        sides = [edges_between(c) if len(c) > 1 else (0.0, 1.0) for c in (rows, cols)]
+        found.append(
+            Grid(rows=sides[0], cols=sides[1], times=edges_between(times) if len(times) > 1 else whole)
+        )
+    for name, unit in (("rows", "of the frame"), ("cols", "of the frame"), ("times", "s")):
+        edges = [np.asarray(e) for g in found if (e := getattr(g, name)) is not None]
+        ends = np.array([[e[0], e[-1]] for e in edges])
+        if len(ends) and (np.ptp(ends, axis=0) > min(np.diff(e).min() for e in edges) / 2).any():
+            told = " and ".join(f"{low:.3g} to {high:.3g}" for low, high in ends)
+            raise ValueError(
+                f"models side by side see the same part of the frames, but their {name} reach from {told} {unit}; "
+                "give frames that no model crops, as with --size"
+            )
+    return found
+
+
+def coarsest(grids: Sequence[Grid]) -> Grid:
+    """Return the grid with, along each axis, the cells of the grid that has the fewest there; the first of equals.
+
+    No model's values are spread over more cells than it told them for.
+    """
+    steps, rows, cols = (min(grids, key=lambda g: g.counts[axis]) for axis in range(3))
+    return Grid(rows=rows.rows, cols=cols.cols, times=steps.times)
+
+
 def hybrid(parts: Sequence[tuple[Any, Grid]], target: Grid) -> Any:
     """Return the features of several models side by side on one grid, [… token feature].
 

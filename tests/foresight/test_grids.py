@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foresight.grids import Grid, coverage, edges_between, hybrid, overlap, regrid
+from foresight.grids import Grid, coarsest, coverage, edges_between, hybrid, overlap, regrid, side_by_side
 from foresight.nouns import Tokens
 
 # float64 throughout; sums of at most a few hundred terms of size 1
@@ -250,3 +250,41 @@ def test_a_hybrid_sets_features_of_two_models_side_by_side_on_one_grid() -> None
         hybrid([(a, fine), (np.stack([b, b]), coarse)], coarse)
     with pytest.raises(ValueError, match="got none"):
         hybrid([], coarse)
+
+
+def evenly(cells: int) -> np.ndarray:
+    return (np.arange(cells) + 0.5) / cells
+
+
+def test_a_model_that_merges_two_frames_stands_beside_the_mean_of_both() -> None:
+    times = np.arange(8) * 0.25
+    apart, merged = side_by_side(
+        [(times, evenly(8), evenly(8)), (times.reshape(4, 2).mean(axis=1), evenly(4), evenly(4))]
+    )
+    target = coarsest([apart, merged])
+    assert target.counts == (4, 4, 4)
+    values = values_on(apart)
+    blocks = values.reshape(4, 2, 4, 2, 4, 2, -1).mean(axis=(1, 3, 5))
+    joined = hybrid([(values, apart), (np.zeros((64, 1)), merged)], target)
+    np.testing.assert_allclose(joined[:, :2], blocks.reshape(64, -1), **CLOSE)
+
+
+def test_the_coarsest_grid_takes_each_axis_from_the_one_with_the_fewest_cells() -> None:
+    wide, tall = Grid.over((1, 2, 6), size=(1, 1)), Grid.over((1, 5, 3), size=(1, 1))
+    assert coarsest([wide, tall]).counts == (1, 2, 3)
+    assert coarsest([wide, tall]).cols == tall.cols
+
+
+def test_one_step_lasts_as_long_as_the_steps_beside_it_and_stills_have_no_duration() -> None:
+    several, one = side_by_side([([0.0, 0.5], evenly(2), evenly(2)), ([0.25], evenly(2), evenly(1))])
+    assert (one.times, one.cols) == ((-0.25, 0.75), (0.0, 1.0))
+    np.testing.assert_allclose(regrid(np.array([[1.0]] * 4 + [[3.0]] * 4), several, one), 2.0)
+    assert all(g.times is None for g in side_by_side([([0.0], evenly(2), evenly(2))] * 2))
+
+
+def test_models_that_see_another_part_of_the_frames_are_not_set_side_by_side() -> None:
+    whole = ([0.0], evenly(4), evenly(8))
+    with pytest.raises(ValueError, match=r"their cols reach from 0 to 1 and 0\.25 to 0\.75 of the frame"):
+        side_by_side([whole, ([0.0], evenly(4), 0.25 + evenly(4) / 2)])
+    with pytest.raises(ValueError, match=r"their times reach from -0\.25 to 0\.75 and -0\.25 to 1\.75 s"):
+        side_by_side([([0.0, 0.5], evenly(4), evenly(8)), ([0.0, 0.5, 1.0, 1.5], evenly(4), evenly(8))])
