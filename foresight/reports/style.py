@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -70,12 +71,38 @@ class Picture:
     def pdf(self, theme: Theme = LIGHT) -> bytes:
         return self._save("pdf", theme, {"CreationDate": None, "Creator": None, "Producer": None})
 
+    @cached_property
+    def _light(self) -> Canvas:
+        """The light figure, its parts arranged: themes differ in colours alone, so once is enough for all files."""
+        canvas = _sheet_of(self.draw(LIGHT))
+        if engine := canvas.get_layout_engine():
+            engine.execute(canvas)
+            canvas.set_layout_engine(None)
+        return canvas
+
+    def _arranged(self, theme: Theme) -> Canvas:
+        if theme == LIGHT:
+            return self._light
+        canvas = _sheet_of(self.draw(theme))
+        if canvas.get_layout_engine():
+            canvas.set_layout_engine(None)
+            for axes, like in zip(canvas.axes, self._light.axes, strict=True):
+                axes.set_anchor(like.get_anchor())
+                axes.set_box_aspect(like.get_box_aspect())
+                axes.set_position(like.get_position(original=True))
+        return canvas
+
     def _save(self, kind: str, theme: Theme, metadata: dict[str, Any]) -> bytes:
-        canvas = self.draw(theme)
-        FigureCanvasAgg(canvas)
         buffer = io.BytesIO()
-        canvas.savefig(buffer, format=kind, dpi=DPI, facecolor=theme.paper, metadata=metadata)
+        self._arranged(theme).savefig(buffer, format=kind, dpi=DPI, facecolor=theme.paper, metadata=metadata)
         return buffer.getvalue()
+
+
+def _sheet_of(canvas: Canvas) -> Canvas:
+    """Return the figure ready to be arranged and saved."""
+    FigureCanvasAgg(canvas)
+    canvas.dpi = DPI
+    return canvas
 
 
 def sheet(theme: Theme, width: float, height: float) -> Canvas:
