@@ -14,6 +14,7 @@ from foresight.metrics.blocks import Blocks, in_order, over_pairs
 from foresight.metrics.cka import linear_cka
 from foresight.metrics.estimate import Estimate
 from foresight.metrics.neighbours import chance_level, knn_overlap
+from foresight.metrics.pairs import NO_ORDER
 from foresight.metrics.rows import Rows, paired
 from foresight.metrics.rsa import rsa_spearman
 from foresight.metrics.space import FEWEST, Metric
@@ -47,7 +48,7 @@ def cka_blockwise(
     options: dict[str, Any] = {"permutations": permutations, "resamples": resamples, "seed": seed}
     near = linear_cka(*sample, debiased=debiased, **options)
     if len(a) < FEWEST or not near.defined:
-        return replace(near, n=a.n_samples, n_effective=len(a))
+        return _counted(near, a)
     sums = _hsic_sums(a, b, block)
     values = {
         name: _ratio(*(_hsic(pair, len(a), unbiased=name == "debiased") for pair in sums))
@@ -80,7 +81,7 @@ def rsa_blockwise(
     sample = _part(a, b, part, block, seed)
     near = rsa_spearman(*sample, metric=metric, permutations=permutations, resamples=resamples, seed=seed)
     if len(a) < FEWEST or not near.defined:
-        return replace(near, n=a.n_samples, n_effective=len(a))
+        return _counted(near, a)
     sides = [_Distances(rows, metric, block) for rows in (a, b)]
     tables = [_rank_table(side) for side in sides]
     common = [0.0]
@@ -125,13 +126,13 @@ def knn_blockwise(
     wanted = {name: e for name, e in near.items() if not name.startswith("mrr")}
     good = sorted({k for k in ks if k < len(a) - 1})
     if len(a) < FEWEST or not good or not any(e.defined for e in wanted.values()):
-        return {name: replace(e, n=a.n_samples, n_effective=len(a)) for name, e in wanted.items()}
+        return {name: _counted(e, a) for name, e in wanted.items()}
     first, second = (nearest(rows, max(good), metric=metric, block=block) for rows in (a, b))
     result = {}
     for name, e in wanted.items():
         measure, k = name.split("@")[0], int(name.split("@")[1])
         if k not in good:
-            result[name] = replace(e, n=a.n_samples, n_effective=len(a))
+            result[name] = _counted(e, a)
             continue
         hits = _common(first[:, :k], second[:, :k])
         value = float((hits / k if measure == "recall" else hits / (2 * k - hits)).mean())
@@ -354,6 +355,10 @@ def _part(a: Rows, b: Rows, part: int, block: int, seed: int) -> tuple[np.ndarra
     return a.pick(chosen, block), b.pick(chosen, block)
 
 
+def _counted(near: Estimate, rows: Rows) -> Estimate:
+    return replace(near, n=rows.n_samples, n_effective=len(rows))
+
+
 def _scaled(
     near: Estimate,
     value: float,
@@ -365,8 +370,7 @@ def _scaled(
     controls: Mapping[str, float],
 ) -> Estimate:
     if math.isnan(value):
-        why = "a centred kernel is zero: every sample is equally similar to every other"
-        return Estimate.undefined(why, n=rows.n_samples, n_effective=len(rows))
+        return Estimate.undefined(NO_ORDER, n=rows.n_samples, n_effective=len(rows))
     reach = max(near.high - near.value, near.value - near.low) * math.sqrt(part / len(rows))
     return replace(
         near,

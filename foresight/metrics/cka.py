@@ -10,15 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.metrics.estimate import Estimate
+from foresight.metrics.pairs import NO_ORDER, aligned, compared
 from foresight.metrics.space import FEWEST, Space, as_pair
-from foresight.metrics.statistics import (
-    calibrated,
-    cluster_bootstrap,
-    gathered,
-    half_sample_error,
-    interval,
-    permutation_p,
-)
+from foresight.metrics.statistics import calibrated, cluster_bootstrap, gathered, permutation_p
 
 
 def linear_cka(
@@ -131,8 +125,7 @@ def cka_minibatch(
 
     totals = np.array(sums)
     if (totals.sum(axis=0)[1:] <= 0).any():
-        why = "a centred kernel is zero: every sample is equally similar to every other"
-        return Estimate.undefined(why, n=n, n_effective=g)
+        return Estimate.undefined(NO_ORDER, n=n, n_effective=g)
     value = float(ratio(totals.sum(axis=0, keepdims=True))[0])
     null /= math.sqrt(float(np.prod(totals.sum(axis=0)[1:])))
     null_mean = float(null.mean()) if len(null) else math.nan
@@ -184,12 +177,6 @@ def doubly_centred(kernel: Float[np.ndarray, "sample sample"]) -> Float[np.ndarr
     return kernel - means[:, None] - means[None, :] + means.mean()
 
 
-def aligned(a: Float[np.ndarray, "sample sample"], b: Float[np.ndarray, "sample sample"]) -> float:
-    """Return the cosine between two pair matrices; nan when one is zero."""
-    norm = math.sqrt(float(np.vdot(a, a))) * math.sqrt(float(np.vdot(b, b)))
-    return float(np.vdot(a, b)) / norm if norm > 0 else math.nan
-
-
 def _cka(
     a: Space,
     b: Space,
@@ -214,43 +201,30 @@ def _cka(
     ka, kb = kernel(ma), kernel(mb)
     centre = u_centred if debiased else doubly_centred
     ca, cb = centre(ka), centre(kb)
-    value = aligned(ca, cb)
-    if math.isnan(value):
-        why = "a centred kernel is zero: every sample is equally similar to every other"
-        return Estimate.undefined(why, n=n, n_effective=g)
-    norm = math.sqrt(float(np.vdot(ca, ca))) * math.sqrt(float(np.vdot(cb, cb)))
-    null = gathered(ca, cb, permutations=permutations, seed=seed)[:, 0] / norm
-    null_mean = float(null.mean()) if len(null) else math.nan
 
     def half(s: np.ndarray) -> float:
         pick = np.ix_(s, s)
         return aligned(centre(ka[pick]), centre(kb[pick]))
 
-    error = float(half_sample_error(half, g, resamples=resamples, seed=seed))
-    low, high = interval(value, error, g, bounds=(-1, 1))
     ba, bb = (doubly_centred(ka), doubly_centred(kb)) if debiased else (ca, cb)
     controls = {
         "biased": aligned(ba, bb),
         "biased null": _biased_null(ba, bb),
-        "debiased": value if debiased else aligned(u_centred(ka), u_centred(kb)),
-        "calibrated": calibrated(value, null_mean),
+        "debiased": aligned(ca, cb) if debiased else aligned(u_centred(ka), u_centred(kb)),
     }
     if g < n:
         controls["ignoring groups"] = aligned(centre(kernel(a)), centre(kernel(b)))
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        null=null_mean,
-        p=permutation_p(value, null),
+    return compared(
+        ca,
+        cb,
+        half,
         n=n,
-        n_effective=g,
+        permutations=permutations,
+        resamples=resamples,
+        keep_null=keep_null,
+        seed=seed,
         controls=controls,
-        detail={
-            **detail,
-            "estimator": "debiased" if debiased else "biased",
-            **({"null draws": null.tolist()} if keep_null else {}),
-        },
+        detail={**detail, "estimator": "debiased" if debiased else "biased"},
     )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from foresight.metrics.cka import aligned
 from foresight.metrics.estimate import Estimate
+from foresight.metrics.pairs import aligned, compared
 from foresight.metrics.space import FEWEST, Metric, Space, as_pair
-from foresight.metrics.statistics import calibrated, gathered, half_sample_error, interval, permutation_p
 
 
 def rsa_spearman(
@@ -95,38 +93,28 @@ def _compare(
         if not np.abs(centred).max() > 1e-9 * np.abs(pairs).max():
             why = f"all {metric} distances of the {side} space are equal, so there is no order to compare"
             return Estimate.undefined(why, n=n, n_effective=g)
-    value = aligned(ca, cb)
-    norm = math.sqrt(float(np.vdot(ca, ca))) * math.sqrt(float(np.vdot(cb, cb)))
-    null = gathered(ca, cb, permutations=permutations, seed=seed)[:, 0] / norm
-    null_mean = float(null.mean()) if len(null) else math.nan
 
     def half(s: np.ndarray) -> float:
         # ranks of the whole sample serve the halves too: only their spread is used
         pick = np.ix_(s, s)
         return aligned(off_diagonal_centred(pa[pick]), off_diagonal_centred(pb[pick]))
 
-    error = float(half_sample_error(half, g, resamples=resamples, seed=seed))
-    low, high = interval(value, error, g, bounds=(-1, 1))
-    controls = {"calibrated": calibrated(value, null_mean)}
+    controls = {}
     if g < n:
         controls["ignoring groups"] = aligned(
             off_diagonal_centred(_pairs(a, metric, kind)), off_diagonal_centred(_pairs(b, metric, kind))
         )
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        null=null_mean,
-        p=permutation_p(value, null),
+    return compared(
+        ca,
+        cb,
+        half,
         n=n,
-        n_effective=g,
+        permutations=permutations,
+        resamples=resamples,
+        keep_null=keep_null,
+        seed=seed,
         controls=controls,
-        detail={
-            "metric": metric,
-            "correlation": kind,
-            "pairs": g * (g - 1) // 2,
-            **({"null draws": null.tolist()} if keep_null else {}),
-        },
+        detail={"metric": metric, "correlation": kind, "pairs": g * (g - 1) // 2},
     )
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from foresight.metrics import knn_overlap, linear_cka, rsa_spearman
-from foresight.metrics.cka import aligned, u_centred
+from foresight.metrics.cka import u_centred
 from foresight.metrics.neighbours import neighbour_order, overlap, ranks_of
+from foresight.metrics.pairs import aligned
 from foresight.metrics.space import Space
 from foresight.metrics.statistics import (
     calibrated,
