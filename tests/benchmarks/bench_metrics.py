@@ -4,6 +4,9 @@ Run by hand: `python -m tests.benchmarks.bench_metrics [--samples 1000] [--width
 CPU seconds of this process; a ratio below 1 means ours is faster. Both sides give the same number, and both are
 printed; nulls, intervals and noise controls, which the others do not have, are left out of these times. `q1` is
 everything one Q1 point needs, with intervals and permutation nulls.
+
+CKA of 2 x 100,000 x 4,096 float32 on disk (`--large`, 21 November 2026, two shared cores of an AMD EPYC that had
+seven times as much work): 111 s of CPU, 530 s of wall clock, peak 1.3 GiB.
 """
 
 from __future__ import annotations
