@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Headline, Report, Table, Tile, number_text
 from foresight.reports.q1_sections import real, sections
 from foresight.reports.tables import measurements_csv, short
@@ -207,6 +208,7 @@ def _methods(inputs: Q1Inputs) -> list[Table | str]:
         "its chance "
         "level, a permutation p where a test applies, and its sample size. A verdict uses the end of the "
         "interval, not the value.",
+        *([words.NO_CEILING] if any(words.HALVES in str(m["name"]) for m in inputs.measurements) else []),
         *(f"{name.capitalize()}: {text}" for name, text in rules.items() if name != "source"),
     ]
     if inputs.recipes:

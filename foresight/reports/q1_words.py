@@ -16,6 +16,13 @@ Row = Mapping[str, Any]
 TRAINED = "trained"
 HALVES = "between halves of the decoder's channels"
 """How a number is named that compares the decoder with itself."""
+NO_CEILING = (
+    "No noise ceiling is given: the same picture gives the same latents every time, so there are no repeats to take "
+    "one from, and the only bound that holds for certain is 1. In its place stands the same number between two random "
+    "halves of the decoder's own channels, which share every picture. That is a reference, not an upper bound: "
+    "channels may be made to share little with each other, and then a VLM point can lie above it."
+)
+"""What stands where a noise ceiling would, and why."""
 
 
 def is_control(m: Row) -> bool:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from foresight.reports import build_q1_report, measurements_csv, render
 from foresight.reports.page import number_text
+from foresight.reports.q1_words import HALVES, NO_CEILING
+from foresight.studies.position import POSITION
 from tests.foresight.reports.fakes import HOSTILE, POINTS, decoder_rows, measured, measurements, q1_inputs
 
 BARE = {
@@ -144,6 +146,24 @@ def test_the_sentences_follow_the_numbers():
     assert "training adds 0.400, and the two intervals do not overlap" in far
     assert "but the intervals overlap" in words(0.48)
     assert "training does not improve ridge R² VLM→decoder; it is 0.100 worse" in words(0.6)
+
+
+def test_the_position_probe_is_told_beside_its_copy_and_does_not_lead_its_row():
+    rows = [m for m in measurements() if m["row"] == "Q1.4" and m["variant"] == "trained"]
+    probe = {**rows[-1], "name": POSITION, **measured(0.3)}
+    copy = {**probe, "variant": "random weights", **measured(0.1)}
+    report = build_q1_report(q1_inputs(measurements=[*rows, probe, copy], **BARE))
+    text = " ".join(next(s for s in report.sections if s.id == "Q1.4").text)
+    assert "ridge R² VLM→decoder is 0.500" in text
+    assert f"{POSITION} is 0.300" in text
+    assert "training adds 0.200" in text
+
+
+def test_the_methods_say_what_stands_where_a_noise_ceiling_would():
+    rows = [m for m in measurements() if m["row"] == "Q1.4"]
+    halves = {**rows[0], "name": f"ridge R² {HALVES}", "point": "latent"}
+    told = [build_q1_report(q1_inputs(measurements=m, **BARE)).methods for m in (rows, [*rows, halves])]
+    assert [NO_CEILING in t for t in told] == [False, True]
 
 
 def test_a_run_without_labels_pictures_or_distances_still_reports():
