@@ -109,5 +109,6 @@ def role_of(text: str, role: str) -> str:
     card = models.parse_ref(text).card
     if card.role != role:
         fitting = ", ".join(c.name for c in models.cards().values() if c.role == role)
-        raise WrongRequest(f"{card.name} is a {card.role}, but a {role} was asked for; there are {fitting}")
+        is_a, asked = (f"{'an' if r[0] in 'aeiou' else 'a'} {r}" for r in (card.role, role))
+        raise WrongRequest(f"{card.name} is {is_a}, but {asked} was asked for; there are {fitting}")
     return text

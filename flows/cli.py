@@ -63,6 +63,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         cards_option,
         click.option("--points", metavar="P,P,…", help="Extraction points of the VLMs."),
         click.option("--decoder-points", metavar="P,P,…", help="Those of the decoder; q1 takes one."),
+        click.option(
+            "--hybrid", metavar="CARD[:POINT]", help="q2: an encoder beside every point, on one grid."
+        ),
         click.option("--dtype", type=click.Choice(["card", "float32", "float16", "bfloat16"])),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),
         click.option("--attention", type=click.Choice(["auto", "flash_attention_2", "sdpa", "eager"])),

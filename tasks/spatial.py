@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ import numpy as np
 from PIL import Image
 
 import store
-from foresight import models
 from foresight.decisions.spatial import q2_decision
 from foresight.metrics import Estimate
 from foresight.metrics.perceptual import trunk_identity
-from foresight.probes import FIT_TOKENS, TokenGrids, fit_axes, patches, reduced
+from foresight.probes import TokenGrids, patches
 from foresight.studies import spatial, spatial_truth
 from foresight.studies.spatial import ROWS, Split
 from foresight.studies.spatial_truth import Truth
@@ -26,6 +24,7 @@ from tasks.house import House, Progress
 from tasks.measure import to_json
 from tasks.model import provenance
 from tasks.stages import Look, look_up
+from tasks.token_grids import BLOCK, Beside, Counts, frame_size, on_axes, read_grids
 
 VERSIONS = {"Q2.1": 1, "Q2.2": 1, "Q2.3": 1, "Q2.4": 1, "Q2.D": 2}
 """A row's version goes up when its numbers move for the same latents."""
@@ -33,18 +32,6 @@ VERSIONS = {"Q2.1": 1, "Q2.2": 1, "Q2.3": 1, "Q2.4": 1, "Q2.D": 2}
 TITLES = {"Q2.1": "boxes", "Q2.2": "objects", "Q2.3": "fine detail", "Q2.4": "motion"}
 SHOWN = 8
 """Test samples whose readings are kept for the report's galleries."""
-BLOCK = 64
-"""Rows read at a time."""
-
-Counts = tuple[int, int, int]
-
-
-def grid_of(extract: Extract, point: str, house: House) -> Counts:
-    """Return the (time, row, col) counts of a point's tokens over the run's samples; (0, 0, 0) where they fill none."""
-    card = extract.ref.card
-    (found,) = (p for p in extract.points if p.name == point)
-    counts = models.family(card).grid(card, found, _size(extract), _frames(extract, house))
-    return int(counts[0]), int(counts[1]), int(counts[2])
 
 
 def why_not(row: str, house: House, steps: int) -> str:
@@ -102,7 +89,7 @@ class Ceiling:
                 yield whole[:, steps]
 
         _, rows, cols = self.grid
-        grids = _reduced(
+        grids = on_axes(
             blocks,
             where,
             rows=(np.arange(rows) + 0.5) / rows,
@@ -128,27 +115,53 @@ class Probe:
     seed: int
     model: str = ""
     """Said in the name when there are several models."""
+    beside: Beside | None = None
+    """The model whose features stand beside these on one grid; None for the model alone."""
 
     @property
     def name(self) -> str:
-        return " ".join(filter(None, (self.row, TITLES[self.row], self.model, self.point)))
+        return " ".join(filter(None, (self.row, TITLES[self.row], self.model, self.label)))
+
+    @property
+    def label(self) -> str:
+        """The point, with what stands beside it."""
+        return f"{self.point}+{self.beside.name}" if self.beside else self.point
+
+    @property
+    def path(self) -> str:
+        """The model the number is told of; points of one path follow each other in depth."""
+        return f"{self.extract.ref.short}+{self.beside.name}" if self.beside else self.extract.ref.short
+
+    @property
+    def extractions(self) -> tuple[Extract, ...]:
+        """All whose tokens are read: the trained ones, then the random copies."""
+        if self.beside is None:
+            return self.extract, self.copy
+        return self.extract, self.beside.extract, self.copy, self.beside.copy
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("data", self.extract.name, self.copy.name, self.ceiling.name)))
+        extracts = (e.name for e in self.extractions)
+        return tuple(dict.fromkeys(("data", *extracts, self.ceiling.name)))
 
     def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
+        settings: dict[str, Any] = {"seed": self.seed, "card": self.extract.ref.short, "point": self.point}
+        inputs = {
+            "manifest": house.manifest_id,
+            "tokens": given[self.extract.name].outputs[self.point],
+            "random weights": given[self.copy.name].outputs[self.point],
+            "raw patches": str(given[self.ceiling.name].key),
+        }
+        if self.beside:
+            point = self.beside.point
+            settings["beside"] = {"card": self.beside.extract.ref.short, "point": point}
+            inputs["tokens beside"] = given[self.beside.extract.name].outputs[point]
+            inputs["random weights beside"] = given[self.beside.copy.name].outputs[point]
         return store.Recipe(
             operation=self.row.lower(),
             version=VERSIONS[self.row],
-            settings={"seed": self.seed, "card": self.extract.ref.short, "point": self.point}
-            | _network(self.row),
-            inputs={
-                "manifest": house.manifest_id,
-                "tokens": given[self.extract.name].outputs[self.point],
-                "random weights": given[self.copy.name].outputs[self.point],
-                "raw patches": str(given[self.ceiling.name].key),
-            },
+            settings=settings | _network(self.row),
+            inputs=inputs,
         )
 
     def look(self, house: House, given: Mapping[str, Look]) -> Look:
@@ -160,16 +173,18 @@ class Probe:
         truth = truth_of(self.row, house, self.extract, pictures)
         where = spatial.split(house.manifest.groups, truth, seed=self.seed)
 
-        def read(extract: Extract) -> TokenGrids:
-            return read_grids(
-                house, extract, given[extract.name], self.point, truth, where, self.row, self.seed
-            )
+        def read(extract: Extract, beside: Extract | None) -> TokenGrids:
+            parts = [(extract, self.point)]
+            if self.beside and beside:
+                parts.append((beside, self.beside.point))
+            return read_grids(house, parts, given, truth, where, row=self.row, seed=self.seed)
 
-        main = read(self.extract)
+        second = (self.beside.extract, self.beside.copy) if self.beside else (None, None)
+        main = read(self.extract, second[0])
         numbers, found = spatial.measure(
             row,
             main,
-            read(self.copy),
+            read(self.copy, second[1]),
             truth,
             where,
             ceiling=given[self.ceiling.name].values["ceiling"],
@@ -184,9 +199,11 @@ class Probe:
         for name, number in numbers.items():
             estimate = number.estimate().to_json()
             estimate["detail"] |= (extra if name == row.lead else {}) | {"classes": list(truth.names)}
+            if self.beside:
+                estimate["detail"]["beside"] = self.beside.name
             measured.append(
                 {
-                    "row": self.row, "name": name, "model": self.extract.ref.short, "point": self.point,
+                    "row": self.row, "name": name, "model": self.path, "point": self.label,
                     "variant": "trained" if self.extract.ref.kind != "random" else "random weights",
                     **estimate,
                 }
@@ -291,38 +308,9 @@ def truth_of(row: str, house: House, extract: Extract, pictures: Pictures) -> Tr
         every = np.arange(len(manifest))
         return Truth(indices=every, values=pictures.stills(every))
     objects = spatial_truth.objects(
-        manifest, size=_size(extract), how=extract.framing.fit, time_s=pictures.time_s()
+        manifest, size=frame_size(extract), how=extract.framing.fit, time_s=pictures.time_s()
     )
     return spatial_truth.largest(objects) if row == "Q2.1" else objects
-
-
-def read_grids(
-    house: House, extract: Extract, look: Look, point: str, truth: Truth, where: Split, row: str, seed: int
-) -> TokenGrids:
-    """Return one point's tokens of the truth's samples, on axes fitted on the training part. Reads blocks of rows."""
-    recipe = look.values["recipes"][point]
-    digests = [house.manifest.digests[i] for i in truth.indices]
-    first = house.store.row(recipe, digests[0])
-    counts: Counts = (int(first.grid[0]), int(first.grid[1]), int(first.grid[2]))
-    tokens = math.prod(counts)
-    height, width = _size(extract)
-    steps = [counts[0] // 2] if ROWS[row].still else list(range(counts[0]))
-    places = [np.asarray(axis[:tokens]).reshape(counts) for axis in (first.time_s, first.row, first.col)]
-
-    def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, len(digests), BLOCK):
-            part = np.asarray(house.store.gather(recipe, digests[start : start + BLOCK]))
-            yield part[:, :tokens].reshape(len(part), *counts, -1)[:, steps].astype(np.float32)
-
-    return _reduced(
-        blocks,
-        where,
-        rows=places[1][0, :, 0] / height,
-        cols=places[2][0, 0, :] / width,
-        times_s=places[0][steps, 0, 0],
-        width=ROWS[row].width,
-        seed=seed,
-    )
 
 
 def measurements(house: House, given: Mapping[str, Look], probes: Sequence[Probe]) -> list[dict[str, Any]]:
@@ -331,29 +319,6 @@ def measurements(house: House, given: Mapping[str, Look], probes: Sequence[Probe
     for probe in probes:
         found += json.loads(house.store.get_blob(given[probe.name].outputs["measurements"]))
     return found
-
-
-def _reduced(
-    blocks: Any,
-    where: Split,
-    *,
-    rows: np.ndarray,
-    cols: np.ndarray,
-    times_s: np.ndarray,
-    width: int,
-    seed: int,
-) -> TokenGrids:
-    each = -(-FIT_TOKENS // len(where.train))
-    training, start, chosen = set(where.train.tolist()), 0, []
-    rng = np.random.default_rng([seed, 12])
-    for block in blocks():
-        flat = block.reshape(len(block), -1, block.shape[-1])
-        for i in range(len(block)):
-            if start + i in training:
-                chosen.append(flat[i, rng.permutation(flat.shape[1])[:each]])
-        start += len(block)
-    axes = fit_axes(np.concatenate(chosen), width=width, seed=seed)
-    return reduced(blocks(), axes, rows=rows, cols=cols, times_s=times_s)
 
 
 def _examples(row: str, found: Any, truth: Truth, where: Split) -> dict[str, Any]:
@@ -383,13 +348,3 @@ def as_png(pixels: np.ndarray) -> bytes:
 
 def _network(row: str) -> dict[str, Any]:
     return {"perceptual": trunk_identity()} if row == "Q2.3" else {}
-
-
-def _size(extract: Extract) -> tuple[int, int]:
-    size: tuple[int, int] = extract.framing.size or extract.ref.card.size
-    return size
-
-
-def _frames(extract: Extract, house: House) -> int:
-    stills = all(s.media == "image" for s in house.manifest)
-    return 1 if stills else extract.framing.sampling.frames or 1

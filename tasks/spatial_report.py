@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import store
-from foresight.decisions.spatial import best
+from foresight.decisions.spatial import alone, best, hybrids
 from foresight.reports import figure_files, measurements_csv, render
 from foresight.reports.q2 import Q2Inputs, build_q2_report
 from foresight.studies.spatial import ROWS
@@ -32,7 +32,7 @@ class Q2Report:
 
     @property
     def extractions(self) -> tuple[Extract, ...]:
-        every = [e for p in self.probes for e in (p.extract, p.copy)]
+        every = [e for p in self.probes for e in p.extractions]
         return tuple({e.name: e for e in every}.values())
 
     @property
@@ -85,6 +85,7 @@ class Q2Report:
         lines = {row: self._lines(row, house, given, measured) for row in ("Q2.1", "Q2.2", "Q2.3")}
         ids = [i for e in self.extractions for i in given[e.name].values["recipes"].values()]
         ids += [given[p.name].key for p in self.probes] + [given[self.decide.name].key]
+        beside = {p.beside.extract.name for p in self.probes if p.beside}
         told: dict[str, str] = {}
         for key, item in provenance().items():
             told |= (
@@ -102,7 +103,7 @@ class Q2Report:
             models=[
                 {
                     "card": e.ref.short,
-                    "role": "control" if e.ref.kind == "random" else e.ref.card.role,
+                    "role": e.ref.card.role if e.ref.kind != "random" or e.name in beside else "control",
                     "params": e.ref.card.parameters,
                     "points": [p.name for p in e.points],
                     "fingerprint": given[f"model {e.ref.short}"].values["fingerprint"]["weights"],
@@ -118,15 +119,19 @@ class Q2Report:
     def _lines(
         self, row: str, house: House, given: Mapping[str, Look], measured: list[dict[str, Any]]
     ) -> list[tuple[str, Any]]:
-        """Return the examples of a row at the first point, at its best and at the last."""
-        mine = [p for p in self.probes if p.row == row]
-        rows = [m for m in measured if m["row"] == row and m["name"] == ROWS[row].lead]
-        top = best(rows, lower=False)
-        if top is None:
+        """Return the examples of a row at the first point, at its best, at the last and at the best hybrid's."""
+        lead = [m for m in measured if m["row"] == row and m["name"] == ROWS[row].lead]
+        mine = {(p.path, p.label): p for p in self.probes if p.row == row}
+        single = [p for p in mine.values() if not p.beside]
+        tops = [
+            mine[top["model"], top["point"]]
+            for rows in (alone(lead), hybrids(lead))
+            if (top := best(rows, lower=False))
+        ]
+        if not tops:
             return []
-        at = next(p for p in mine if (p.extract.ref.short, p.point) == (top["model"], top["point"]))
         found: list[tuple[str, Any]] = []
-        for probe in {p.name: p for p in (mine[0], at, mine[-1])}.values():
+        for probe in {p.name: p for p in (single[0], tops[0], single[-1], *tops[1:])}.values():
             tree = house.store.get_tree(given[probe.name].outputs["examples"])
             told = json.loads(house.store.get_blob(tree["examples.json"]))
             pictures = Pictures(house, probe.extract, probe.ceiling.grid)
@@ -134,10 +139,10 @@ class Q2Report:
             if row == "Q2.3":
                 found = found or [("true", true)]
                 found.append(
-                    (probe.point, [house.store.get_blob(tree[f"{k:02d}.png"]) for k in range(len(told))])
+                    (probe.label, [house.store.get_blob(tree[f"{k:02d}.png"]) for k in range(len(told))])
                 )
             else:
                 found.append(
-                    (probe.point, [{**e, "picture": png} for e, png in zip(told, true, strict=True)])
+                    (probe.label, [{**e, "picture": png} for e, png in zip(told, true, strict=True)])
                 )
         return found

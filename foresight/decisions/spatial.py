@@ -27,8 +27,10 @@ def q2_decision(measured: Sequence[Numbers], *, absent: Mapping[str, str]) -> di
 
     `absent` says why a row could not be measured, by row. Each threshold is judged at the point where its metric
     is best. A number whose interval does not clear every control without the grid cannot pass, and a threshold that
-    the same probe does not reach on the pixels themselves cannot fail a model.
+    the same probe does not reach on the pixels themselves cannot fail a model. Numbers of two models side by side
+    are not judged: they would pass for the first what the second knows.
     """
+    measured = alone(measured)
     table = threshold_table("q2")
     verdicts, points, blind = [], {}, []
     for name in table["must_pass"]:
@@ -75,6 +77,16 @@ def best(rows: Sequence[Numbers], *, lower: bool) -> Numbers | None:
     known = [m for m in rows if not math.isnan(number(m.get("value")))]
     pick = min if lower else max
     return pick(known, key=lambda m: number(m["value"])) if known else None
+
+
+def alone(measured: Sequence[Numbers]) -> list[Numbers]:
+    """Return the numbers of one model by itself."""
+    return [m for m in measured if not m["detail"].get("beside")]
+
+
+def hybrids(measured: Sequence[Numbers]) -> list[Numbers]:
+    """Return the numbers of two models side by side; their `detail` names the second as `beside`."""
+    return [m for m in measured if m["detail"].get("beside")]
 
 
 def losses(measured: Sequence[Numbers]) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from foresight.decisions.spatial import LEADS, best
+from foresight.decisions.spatial import LEADS, alone, best, hybrids
 from foresight.probes import CONTROLS, FLOORS, PATCHES, RANDOM
-from foresight.reports import figures, q2_pictures
+from foresight.reports import figures, q2_hybrids, q2_pictures
 from foresight.reports.page import Cell, Figure, Report, Section, Table, number_text
 from foresight.reports.q1 import headline
 from foresight.reports.tables import (
@@ -73,7 +73,12 @@ def build_q2_report(inputs: Q2Inputs) -> Report:
             *((f"{LEADS[name][1]} judged at", str(point)) for name, point in judged.items()),
         ],
         models=_models(inputs.models),
-        sections=[*(_section(inputs, row) for row in _rows(inputs)), _controls(inputs), _losses(inputs)],
+        sections=[
+            *(_section(inputs, row) for row in _rows(inputs)),
+            *q2_hybrids.section(inputs.measurements),
+            _controls(inputs),
+            _losses(inputs),
+        ],
         methods=_methods(inputs),
         provenance=[(str(k), str(v)) for k, v in inputs.versions.items()],
         skipped=[(str(s["key"]), str(s["why"])) for s in inputs.data["skipped"]],
@@ -84,7 +89,8 @@ def build_q2_report(inputs: Q2Inputs) -> Report:
 
 def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
     """Return one metric along the points of one model, the controls without the grid as a band."""
-    points = [str(m["point"]) for m in rows]
+    # what stands beside every point is told once, by the name of the model
+    points = [str(m["point"]).removesuffix(f"+{m['detail'].get('beside')}") for m in rows]
     floors = [[_real(m["controls"].get(name)) for name in FLOORS] for m in rows]
     series = [
         figures.Series(
@@ -153,7 +159,7 @@ def _section(inputs: Q2Inputs, row: str) -> Section:
         title=TITLES[row],
         figures=pictures,
         tables=tables,
-        text=[inputs.about[row], _said(lead)],
+        text=[inputs.about[row], _said(alone(lead)), *filter(None, [q2_hybrids.said(hybrids(lead))])],
         verdict=verdicts[0]["verdict"] if len(verdicts) == 1 else "",
     )
 
@@ -239,16 +245,17 @@ def _controls(inputs: Q2Inputs) -> Section:
     rows = []
     for row, metric in LEADS.values():
         mine = [m for m in inputs.measurements if m["row"] == row and m["name"] == metric]
-        top = best(mine, lower=metric == "LPIPS")
-        if top is not None:
-            rows.append(
-                [
-                    Cell(text=f"{metric} at {top['point']}"),
-                    value_cell(top),
-                    interval_cell(top),
-                    *(number_cell(top["controls"].get(name)) for name in CONTROLS),
-                ]
-            )
+        tops = (best(part, lower=metric == "LPIPS") for part in (alone(mine), hybrids(mine)))
+        rows += [
+            [
+                Cell(text=f"{metric} at {top['point']}"),
+                value_cell(top),
+                interval_cell(top),
+                *(number_cell(top["controls"].get(name)) for name in CONTROLS),
+            ]
+            for top in tops
+            if top is not None
+        ]
     table = Table(
         caption="Each judged metric where it is best, beside its controls",
         columns=["metric", "value", "95 % interval", *CONTROLS],

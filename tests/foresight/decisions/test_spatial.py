@@ -49,6 +49,15 @@ def test_a_threshold_out_of_reach_of_the_pixels_fails_no_model() -> None:
     assert words(q2_decision(measured, absent={}))["q2.bbox_iou"] == "FAIL"
 
 
+def test_two_models_side_by_side_are_not_judged_as_one() -> None:
+    weak = number("q2.bbox_iou", "merged", 0.4)
+    strong = number("q2.bbox_iou", "merged+dinov2:vit.2", 0.9)
+    strong["detail"]["beside"] = "dinov2:vit.2"
+    alone, both = (q2_decision(rows, absent={}) for rows in ([weak], [weak, strong]))
+    assert words(both)["q2.bbox_iou"] == "FAIL"
+    assert both == alone
+
+
 def test_what_this_data_cannot_give_is_cannot_tell_with_its_reason() -> None:
     measured = [m for m in everything() if m["name"] not in ("direction accuracy", "LPIPS")]
     decision = q2_decision(measured, absent={"Q2.4": "stills do not move"})

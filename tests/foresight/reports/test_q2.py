@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_the_page_says_where_places_are_read_and_where_they_are_lost(inputs: Q2I
     assert "<b>m</b>" not in page
     for control in CONTROLS:
         assert control in page
+
+
+def test_two_models_side_by_side_have_a_curve_and_a_section_of_their_own(inputs: Q2Inputs) -> None:
+    beside = []
+    for point, value in (("patch", 0.81), ("merged", 0.9)):
+        m = number(f"{point}+dinov2:vit.2", value)
+        beside.append({**m, "model": "m+dinov2:vit.2", "detail": m["detail"] | {"beside": "dinov2:vit.2"}})
+    both = [*inputs.measurements[:3], *beside, *inputs.measurements[3:]]
+    report = build_q2_report(replace(inputs, measurements=both))
+    page = render(report)
+    assert "curve-box-iou-m-dinov2-vit-2" in [f.name for f in report.sections[0].figures]
+    assert "box IoU of m+dinov2:vit.2 by extraction point: patch 0.810; merged 0.900" in page
+    assert "Box IoU is 0.800 at patch, the highest of 3 points" in page
+    assert "it is 0.900 at merged+dinov2:vit.2" in page
+    assert "Side by side, box IoU is better than alone: the intervals do not touch" in page
+    assert "Does a second model bring places back?" not in render(build_q2_report(inputs))
 
 
 def test_equal_inputs_give_equal_pages(inputs: Q2Inputs) -> None:
