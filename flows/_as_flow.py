@@ -3,6 +3,7 @@
 # no `from __future__ import annotations` here: Prefect evaluates the flow's annotations
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -12,6 +13,7 @@ from prefect import Flow, flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
+import store
 from flows.engine import Outcome, Prepared, perform
 from flows.failures import message_of
 from flows.plan import plan_rows, planned_against
@@ -24,7 +26,8 @@ SHOWN_FIGURES = 6
 """Figures that are also artifacts of the run; the report has them all."""
 
 SHOWN_SKIPS = 20
-COLUMNS = ("row", "name", "model", "point", "variant", "value", "low", "high", "null", "p", "n", "why")
+COLUMNS = ("row", "name", "point", "value", "low", "high", "null", "p", "n", "variant", "model", "why")
+"""What a number is comes first, then the number: a page shows the first few columns."""
 
 
 def as_flow(
@@ -111,32 +114,68 @@ def _show_failure(name: str, failed: StageFailed) -> None:
 def _show_outcome(name: str, outcome: Outcome, document: Mapping[str, Any]) -> None:
     """Show verdict, main numbers, report and figures on the run's page."""
     create_markdown_artifact(
-        key=f"{name}-result", markdown=_summary(document), description=_in_short(document)
+        key=f"{name}-result", markdown=_summary(outcome, document), description=_in_short(document)
     )
     report = outcome.looks.get("report")
     if report is None or outcome.report is None:
         return
-    create_link_artifact(key=f"{name}-report", link=outcome.report.resolve().as_uri(), link_text="the report")
+    create_link_artifact(
+        key=f"{name}-report",
+        link=outcome.report.resolve().as_uri(),
+        link_text="the report",
+        description=f"{document['report']}: open this file; a page in a browser may not follow a link to it",
+    )
     create_table_artifact(
         key=f"{name}-metrics",
-        table=[{k: m.get(k) for k in COLUMNS} for m in document["metrics"]],
+        table=[{k: _shown(m.get(k)) for k in COLUMNS} for m in document["metrics"]],
         description=f"Verdict: {document['verdict']}. Every number with its 95 % interval and chance level",
     )
     for figure, png in list(read_figures(outcome.house, report).items())[:SHOWN_FIGURES]:
         picture = base64.b64encode(png).decode("ascii")
-        words = f"{name} {figure.removesuffix('.png')}".lower()
-        key = "".join(c if c.isascii() and c.isalnum() else "-" for c in words)
-        create_markdown_artifact(key=key, markdown=f"![{figure}](data:image/png;base64,{picture})")
+        words = figure.removesuffix(".png")
+        title = words if words.lower().startswith(name) else f"{name} {words}"
+        key = "".join(c if c.isascii() and c.isalnum() else "-" for c in title.lower())
+        markdown = f"![{words}](data:image/png;base64,{picture})"
+        create_markdown_artifact(key=key, markdown=markdown, description=words)
 
 
-def _summary(document: Mapping[str, Any]) -> str:
-    verdict = f"## {document['verdict']}\n\n" if document["verdict"] else ""
+def _verdict(outcome: Outcome) -> str:
+    """Return what the report says first: the verdict, the numbers it rests on, and why."""
+    report = outcome.looks.get("report")
+    if report is None:
+        return ""
+    told = json.loads(outcome.house.store.get_blob(report.outputs["report"]))["verdict"]
+    lines = [f"## {told['word']}\n", f"{told['sentence']} {told['band']}\n"]
+    if told["tiles"]:
+        lines += ["| number | value | 95 % interval | asked | verdict |", "|---|---|---|---|---|"]
+        lines += [
+            f"| {tile['title']} | {_number(tile['value'])} | {_number(tile['low'])} to {_number(tile['high'])} "
+            f"| {tile['comparison']} {tile['threshold']:g} | {tile['verdict']} |"
+            for tile in told["tiles"]
+        ]
+        lines.append("")
+    for what, sentences in (("Reasons", told["reasons"]), ("Open questions", told["open_questions"])):
+        if sentences:
+            lines += [f"{what}:\n", *(f"* {sentence}" for sentence in sentences), ""]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> Any:
+    """Return a cell of the table of numbers: four digits, as the report has them all."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _summary(outcome: Outcome, document: Mapping[str, Any]) -> str:
     told = {
         "report": document["report"] or "this experiment writes none",
         "store": document["store"],
-        "run": f"{document['run']} (to hold a plan against)",
+        "run": f"{store.short(document['run'])} (to hold a plan against)",
     }
-    lines = [f"{verdict}{_in_short(document)}\n", *(f"* {k}: {v}" for k, v in told.items())]
+    lines = [f"{_verdict(outcome)}{_in_short(document)}\n", *(f"* {k}: {v}" for k, v in told.items())]
     skipped = document["skipped"]
     if skipped:
         lines += [f"\n{len(skipped)} files were skipped:\n"]
@@ -150,5 +189,5 @@ def _in_short(document: Mapping[str, Any]) -> str:
     cached = sum(s["state"] == "cached" for s in stages)
     return (
         f"{cached} of {len(stages)} stages were in the store; {document['forwards']} forward passes, "
-        f"{document['rows_written']} rows written, {document['rows_reused']} reused; {document['seconds']} s"
+        f"{document['rows_written']} rows written, {document['rows_reused']} reused; {document['seconds']:.1f} s"
     )

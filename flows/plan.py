@@ -55,8 +55,8 @@ def plan_rows(looks: Sequence[Look]) -> list[dict[str, Any]]:
         {
             "stage": look.name,
             "state": look.state,
+            "rows to compute": look.rows_needed and ("?" if look.rows_missing is None else look.rows_missing),
             "why": look.why,
-            "rows to compute": "?" if look.rows_missing is None else look.rows_missing,
             "rows needed": look.rows_needed,
             "bytes to write": "?" if look.bytes is None else look.bytes,
         }

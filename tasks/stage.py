@@ -39,7 +39,7 @@ def prefect_worker(console: Callable[[Stage], Progress] | None = None) -> Callab
         def carry_out(stage: str, key: str | None, why: str) -> Any:
             logger = get_run_logger()
             if look.state == "ready":
-                logger.info("%s is in the store: %s", stage, why)
+                logger.info("%s is not computed: %s", stage, why)
                 after.append(work(lambda *_: None))
                 return Completed(name="Cached", message=why)
             logger.info("%s is computed because: %s", stage, why)

@@ -132,6 +132,10 @@ def test_q1_is_filled_in_started_and_seen_to_its_end(url: str, page: Page) -> No
     page.get_by_text("Artifacts", exact=True).first.click()
     for key in ("q1-plan", "q1-result", "q1-report", "q1-metrics"):
         expect(page.get_by_text(key, exact=True).first).to_be_visible()
+    page.get_by_text("q1-result", exact=True).first.click()
+    for told in ("95 % interval", "Open questions:"):
+        expect(page.get_by_text(told, exact=True).first).to_be_visible()
+    page.goto(f"{url}/runs/flow-run/{run}")
     page.get_by_text("Task Runs", exact=True).first.click()
     expect(page.get_by_text("Q1.D decision", exact=True).first).to_be_visible()
     _all_settled(url, run)
