@@ -28,7 +28,7 @@ def boxes(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Picture:
         canvas, axes = _sheet(theme, lines, note=0.3)
         for i, (name, items) in enumerate(lines):
             y = GAP + i * (SIDE + GAP)
-            axes.text(0.04, y + SIDE / 2, literal(name, 18), va="center", fontsize=10, color=theme.ink)
+            axes.text(0.04, y + SIDE / 2, _lines(name), va="center", fontsize=10, color=theme.ink)
             for j, item in enumerate(items):
                 x = LEFT + j * (SIDE + GAP)
                 _show(axes, item["picture"], x, y)
@@ -52,12 +52,20 @@ def rebuilt(lines: Sequence[tuple[str, Sequence[bytes]]]) -> Picture:
         canvas, axes = _sheet(theme, lines, note=0.0)
         for i, (name, items) in enumerate(lines):
             y = GAP + i * (SIDE + GAP)
-            axes.text(0.04, y + SIDE / 2, literal(name, 18), va="center", fontsize=10, color=theme.ink)
+            axes.text(0.04, y + SIDE / 2, _lines(name), va="center", fontsize=10, color=theme.ink)
             for j, png in enumerate(items):
                 _show(axes, png, LEFT + j * (SIDE + GAP), y)
         return canvas
 
     return Picture(draw)
+
+
+def _lines(name: str) -> str:
+    """Return a point's name; what stands beside it, and at which point of its own, on lines below."""
+    first, _, beside = name.partition("+")
+    card, _, point = beside.rpartition(":")
+    below = [f"+{literal(card, 12)}", f":{literal(point, 12)}"] if beside else []
+    return "\n".join([literal(first, 18), *below])
 
 
 def _sheet(theme: Theme, lines: Sequence[tuple[str, Sequence[Any]]], *, note: float) -> tuple[Canvas, Axes]:

@@ -14,6 +14,7 @@ from foresight.decisions.spatial import q2_decision
 from foresight.probes import CONTROLS
 from foresight.reports import q2_pictures, render
 from foresight.reports.q2 import Q2Inputs, build_q2_report
+from foresight.reports.style import LIGHT
 
 
 def png(seed: int) -> bytes:
@@ -98,3 +99,10 @@ def test_curves_and_galleries_have_names_to_be_exported_by(inputs: Q2Inputs) -> 
 def test_a_gallery_without_pictures_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one picture"):
         q2_pictures.boxes([("patch", [])]).png()
+
+
+@pytest.mark.parametrize("name", ["merged+dinov2-tiny@random0:vit.2", "merged+dinov2-base@path:a:vit.final"])
+def test_the_name_of_two_models_side_by_side_does_not_run_into_the_pictures(name: str) -> None:
+    sheet = q2_pictures.rebuilt([(name, [png(1)])]).draw(LIGHT)
+    (text,) = sheet.axes[0].texts
+    assert text.get_window_extent().x1 < q2_pictures.LEFT * sheet.dpi
