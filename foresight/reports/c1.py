@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +9,15 @@ from typing import Any
 
 from foresight.probes import CONSTANT, PATCHES
 from foresight.reports import c1_pictures, figures
-from foresight.reports.page import Cell, Figure, Headline, Report, Section, Table, Tile, number_text
+from foresight.reports.page import Figure, Headline, Report, Section, Table, Tile, number_text
 from foresight.reports.q1_words import changes_for, with_interval
+from foresight.reports.recipes import models_table, recipes_table
 from foresight.reports.tables import (
     file_name,
     known,
     measurement_table,
     measurements_csv,
     point_name,
-    short,
 )
 from foresight.studies.reconstruction import CONSTANTS, FLOORS, POOLED, RANDOM, ROUND_TRIP, SHUFFLED, TOKENS
 
@@ -91,7 +90,7 @@ def build_c1_report(inputs: C1Inputs) -> Report:
             ("Judged at", f"{inputs.decision['best_point']}, {inputs.decision['pipeline']}"),
             ("Controls beside each", ", ".join((ROUND_TRIP, *FLOORS, RANDOM))),
         ],
-        models=_models(inputs.models),
+        models=models_table(inputs.models),
         sections=[_section(inputs, row) for row in TITLES if any(m["row"] == row for m in inputs.measurements)],
         methods=_methods(inputs),
         provenance=[(str(k), str(v)) for k, v in inputs.versions.items()],
@@ -309,20 +308,6 @@ def _cost(m: Row) -> str:
     return f"From {shown}, {m['name'].split(',')[0]} changes by {with_interval(m)}{told}."
 
 
-def _models(models: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        [
-            Cell(text=str(m["card"])),
-            Cell(text=str(m["role"])),
-            Cell(text="n/a" if m.get("params") is None else f"{m['params']:,}", kind="number"),
-            Cell(text=", ".join(m["points"]), kind="long"),
-            Cell(text=short(m["fingerprint"]), kind="mono"),
-        ]
-        for m in models
-    ]
-    return Table(caption="Models", columns=["card", "role", "parameters", "points", "fingerprint"], rows=rows)
-
-
 def _methods(inputs: C1Inputs) -> list[Table | str]:
     parts: list[Table | str] = [
         "The samples are parted into four folds by group. One is scored and never trained on; one chooses the penalty "
@@ -331,25 +316,7 @@ def _methods(inputs: C1Inputs) -> list[Table | str]:
         "in every block, so where an object is can only be told from where its tokens stand.",
         *(f"{k}: {v}" for k, v in inputs.decision["rules"].items()),
     ]
-    if inputs.recipes:
-        rows = [
-            [
-                Cell(text=f"{r['operation']} v{r['version']}"),
-                Cell(text=short(r["id"]), kind="mono"),
-                Cell(text=json.dumps(r["settings"], ensure_ascii=False, sort_keys=True), kind="long"),
-                Cell(text=", ".join(f"{k} {short(v)}" for k, v in r["inputs"].items()), kind="mono"),
-            ]
-            for r in inputs.recipes
-        ]
-        parts.append(
-            Table(
-                caption="Recipes: what was computed, exactly",
-                columns=["operation", "recipe", "settings", "inputs"],
-                rows=rows,
-                folded=len(rows) > 12,
-            )
-        )
-    return parts
+    return [*parts, *recipes_table(inputs.recipes)]
 
 
 def _real(value: Any) -> float:

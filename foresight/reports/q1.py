@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Headline, Report, Table, Tile, number_text
 from foresight.reports.q1_sections import real, sections
+from foresight.reports.recipes import models_table, recipes_table
 from foresight.reports.tables import measurements_csv, short
 
 REQUIRED = ("row", "name", "value")
@@ -123,7 +123,7 @@ def build_q1_report(inputs: Q1Inputs) -> Report:
         title=inputs.title,
         verdict=headline(inputs.decision),
         summary=summary,
-        models=_models(inputs.models),
+        models=models_table(inputs.models),
         sections=sections(inputs),
         methods=_methods(inputs),
         provenance=_provenance(inputs),
@@ -179,28 +179,6 @@ def _ignored(ignored: Any) -> str:
     return "0" if ignored is None else str(ignored)
 
 
-def _models(models: Sequence[Mapping[str, Any]]) -> Table | None:
-    if not models:
-        return None
-    extra = sorted({k for m in models for k in m} - {"role", "card", "fingerprint", "points", "params"})
-    rows = []
-    for m in models:
-        params = m.get("params")
-        rows.append(
-            [
-                Cell(text=str(m["card"])),
-                Cell(text=str(m.get("role", ""))),
-                Cell(text="n/a" if params is None else f"{params:,}", kind="number"),
-                Cell(text=", ".join(map(str, m.get("points", ()))), kind="long"),
-                Cell(text=short(m.get("fingerprint", "")), kind="mono"),
-                *(Cell(text=_brief(m.get(k, ""))) for k in extra),
-            ]
-        )
-    return Table(
-        caption="Models", columns=["card", "role", "parameters", "points", "fingerprint", *extra], rows=rows
-    )
-
-
 def _methods(inputs: Q1Inputs) -> list[Table | str]:
     rules = inputs.decision.get("rules") or {}
     parts: list[Table | str] = [
@@ -211,28 +189,7 @@ def _methods(inputs: Q1Inputs) -> list[Table | str]:
         *([words.NO_CEILING] if any(words.HALVES in str(m["name"]) for m in inputs.measurements) else []),
         *(f"{name.capitalize()}: {text}" for name, text in rules.items() if name != "source"),
     ]
-    if inputs.recipes:
-        rows = [
-            [
-                Cell(text=str(r.get("operation", "")) + f" v{r.get('version', '?')}"),
-                Cell(text=short(r.get("id", "")), kind="mono"),
-                Cell(text=_brief(r.get("settings", {})), kind="long"),
-                Cell(
-                    text=", ".join(f"{k} {short(v)}" for k, v in (r.get("inputs") or {}).items()), kind="mono"
-                ),
-            ]
-            for r in inputs.recipes
-        ]
-        columns = ["operation", "recipe", "settings", "inputs"]
-        parts.append(
-            Table(
-                caption="Recipes: what was computed, exactly",
-                columns=columns,
-                rows=rows,
-                folded=len(rows) > 12,
-            )
-        )
-    return parts
+    return [*parts, *recipes_table(inputs.recipes)]
 
 
 def _provenance(inputs: Q1Inputs) -> list[Table | tuple[str, str]]:
@@ -252,20 +209,3 @@ def _provenance(inputs: Q1Inputs) -> list[Table | tuple[str, str]]:
         columns = ["stage", "state", "key", *(["seconds"] if timed else []), "why"]
         parts.append(Table(caption="Stages of this run", columns=columns, rows=rows))
     return parts
-
-
-def _brief(value: Any) -> str:
-    """Return plain settings as 'a.b = 1, c = x', ids short."""
-    if isinstance(value, Mapping):
-        flat: list[str] = []
-        for k, v in value.items():
-            inner = _brief(v)
-            flat += (
-                [f"{k}.{part}" for part in inner.split(", ")]
-                if isinstance(v, Mapping) and v
-                else [f"{k} = {inner}"]
-            )
-        return ", ".join(flat)
-    if isinstance(value, str):
-        return short(value)
-    return json.dumps(value, ensure_ascii=False, default=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from foresight.probes import CONTROLS, FLOORS, PATCHES, RANDOM
 from foresight.reports import figures, q2_hybrids, q2_pictures
 from foresight.reports.page import Cell, Figure, Report, Section, Table, number_text
 from foresight.reports.q1 import headline
+from foresight.reports.recipes import models_table, recipes_table
 from foresight.reports.tables import (
     file_name,
     interval_cell,
@@ -20,7 +20,6 @@ from foresight.reports.tables import (
     measurement_table,
     measurements_csv,
     number_cell,
-    short,
     value_cell,
 )
 
@@ -72,7 +71,7 @@ def build_q2_report(inputs: Q2Inputs) -> Report:
             ("Controls beside each", ", ".join(CONTROLS)),
             *((f"{LEADS[name][1]} judged at", str(point)) for name, point in judged.items()),
         ],
-        models=_models(inputs.models),
+        models=models_table(inputs.models),
         sections=[
             *(_section(inputs, row) for row in _rows(inputs)),
             *q2_hybrids.section(inputs.measurements),
@@ -301,45 +300,13 @@ def _losses(inputs: Q2Inputs) -> Section:
     )
 
 
-def _models(models: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        [
-            Cell(text=str(m["card"])),
-            Cell(text=str(m["role"])),
-            Cell(text="n/a" if m.get("params") is None else f"{m['params']:,}", kind="number"),
-            Cell(text=", ".join(m["points"]), kind="long"),
-            Cell(text=short(m["fingerprint"]), kind="mono"),
-        ]
-        for m in models
-    ]
-    return Table(caption="Models", columns=["card", "role", "parameters", "points", "fingerprint"], rows=rows)
-
-
 def _methods(inputs: Q2Inputs) -> list[Table | str]:
     parts: list[Table | str] = [
         "Tokens of every point are standardised and brought to the same number of principal axes, fitted on training "
         "samples alone; then the same probe is trained with the same budget on the same split by group.",
         *(f"{k.capitalize()}: {v}" for k, v in inputs.decision["rules"].items()),
     ]
-    if inputs.recipes:
-        rows = [
-            [
-                Cell(text=f"{r['operation']} v{r['version']}"),
-                Cell(text=short(r["id"]), kind="mono"),
-                Cell(text=json.dumps(r["settings"], ensure_ascii=False, sort_keys=True), kind="long"),
-                Cell(text=", ".join(f"{k} {short(v)}" for k, v in r["inputs"].items()), kind="mono"),
-            ]
-            for r in inputs.recipes
-        ]
-        parts.append(
-            Table(
-                caption="Recipes: what was computed, exactly",
-                columns=["operation", "recipe", "settings", "inputs"],
-                rows=rows,
-                folded=len(rows) > 12,
-            )
-        )
-    return parts
+    return [*parts, *recipes_table(inputs.recipes)]
 
 
 def _real(value: Any) -> float:
