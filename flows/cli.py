@@ -66,6 +66,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--hybrid", metavar="CARD[:POINT]", help="q2: an encoder beside every point, on one grid."
         ),
+        click.option(
+            "--adapters", metavar="A,A,…", help="c1: linear, mlp:WIDTH, residual:WIDTH; the last is used."
+        ),
         click.option("--dtype", type=click.Choice(["card", "float32", "float16", "bfloat16"])),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),
         click.option("--attention", type=click.Choice(["auto", "flash_attention_2", "sdpa", "eager"])),
@@ -97,7 +100,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 @run_options
 @click.option("--dry-run", is_flag=True, help="Say what it would read, keep and take; time ten samples.")
 def run(experiment: str, as_json: bool, dry_run: bool, **given: Any) -> None:
-    """Run an EXPERIMENT (q1, extract): compute what the store does not have, write the report."""
+    """Run an EXPERIMENT (q1, q2, c1, extract): compute what the store does not have, write the report."""
     _dry_run(experiment, as_json, given) if dry_run else _run(experiment, as_json, given)
 
 
@@ -322,14 +325,18 @@ def _request(experiment: str, given: dict[str, Any]) -> tuple[Any, Any]:
     for name in ("vlm", "cards", "refresh"):
         if name in values:
             values[name] = list(values[name])
-    for name in ("points", "decoder_points"):
+    for name in ("points", "decoder_points", "adapters"):
         if name in values:
             values[name] = [p.strip() for p in values[name].split(",") if p.strip()]
     try:
         return module, module.Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "settings"
+        name = ".".join(map(str, first["loc"])).replace("_", "-") or "settings"
+        if first["type"] == "extra_forbidden":
+            raise Refused(
+                f"{experiment} has no --{name}; `foresight run --help` says what it is for"
+            ) from None
         raise Refused(
             f"--{name}: {first['msg'].removeprefix('Value error, ')}, but got {first['input']!r}"
         ) from None

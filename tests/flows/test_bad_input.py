@@ -43,6 +43,8 @@ def photographs(folder: Path, count: int = 6) -> Path:
         (["plan", "q1", "--data", "folder:nowhere"], "names a folder that is there"),
         (["plan", "q1", "--data", "imagenet:x"], "data is one of"),
         (["plan", "q1", "--samples", "-3"], "--samples: Input should be greater than or equal to 4"),
+        (["plan", "q1", "--adapters", "linear"], "q1 has no --adapters"),
+        (["plan", "c1", "--adapters", "mlp:x"], "--adapters: mlp needs a hidden width"),
         (["plan", "q1", "--vlm", "qwen2.5-vl-tiny@path:nowhere"], "is no folder; save the model there"),
         (["models", "nothing"], "no model card is called 'nothing'"),
         (["models", "qwen2.5-vl-tiny", "--size", "big"], "a size is HEIGHTxWIDTH in pixels"),
