@@ -16,9 +16,10 @@ from foresight.studies.reconstruction import POOLED, RANDOM, ROUND_TRIP
 from tasks.adapt import Adapt, best_of
 from tasks.house import House, Progress
 from tasks.locate import Locate
+from tasks.measure import to_json
 from tasks.model import provenance
 from tasks.pairs import Source
-from tasks.reconstruct import Rebuild, References, keep, place_of, read_scores, to_json
+from tasks.reconstruct import Rebuild, References, keep, place_of, read_scores
 from tasks.stages import Look, look_up
 
 VERSIONS = {"C1.1": 1, "C1.2": 1, "C1.3": 1, "C1.5": 1, "C1.6": 1, "C1.D": 2}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import store
-from foresight.reports import figure_files, measurements_csv, render
 from foresight.reports.c1 import C1Inputs, build_c1_report
 from foresight.studies.rebuilt import TRAINED
 from foresight.studies.reconstruction import MEAN_IMAGE, RANDOM, ROUND_TRIP, TOKENS
@@ -21,7 +19,8 @@ from tasks.extract import Extract
 from tasks.house import House, Progress
 from tasks.locate import Locate
 from tasks.model import provenance
-from tasks.reconstruct import Rebuild, References, place_of, to_json
+from tasks.reconstruct import Rebuild, References, place_of
+from tasks.report import keep_report
 from tasks.stages import Look, look_up
 
 
@@ -79,20 +78,12 @@ class C1Report:
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         inputs = self._inputs(house, given)
-        report = build_c1_report(inputs)
-        figures = {Path(name).name: content for name, content in figure_files(report).items()}
-        outputs = {
-            "figures": house.store.put_tree(figures),
-            "page": house.store.put_blob(render(report).encode(), "text/html"),
-            "report": house.store.put_blob(to_json(report.to_json()), "application/json"),
-            "measurements": house.store.put_blob(to_json(list(inputs.measurements)), "application/json"),
-            "table": house.store.put_blob(measurements_csv(inputs.measurements).encode(), "text/csv"),
-        }
-        house.store.record(
+        keep_report(
+            house,
             self.recipe(house, given),
-            outputs=outputs,
-            values={"verdict": str(inputs.decision["overall"]), "skipped": len(house.manifest.skipped)},
-            provenance=provenance(),
+            build_c1_report(inputs),
+            measurements=inputs.measurements,
+            verdict=str(inputs.decision["overall"]),
         )
 
     def _inputs(self, house: House, given: Mapping[str, Look]) -> C1Inputs:

@@ -26,17 +26,16 @@ from foresight.reports import (
     Section,
     Table,
     build_q1_report,
-    figure_files,
     render,
 )
 from foresight.reports.galleries import gallery
-from foresight.reports.tables import measurements_csv
 from foresight.studies import pictures
 from foresight.studies.alignment import TRAINED
 from tasks.extract import Extract
 from tasks.house import House, Progress, write_whole
 from tasks.measure import Compared, Decide, MeasuredRow, read_measurements, read_spaces, to_json
 from tasks.model import load, provenance
+from tasks.report import keep_report
 from tasks.stages import Look, look_up
 
 EXAMPLES = 8
@@ -160,20 +159,12 @@ class Q1Report:
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         inputs = self._inputs(house, given)
-        report = build_q1_report(inputs)
-        figures = {Path(name).name: content for name, content in figure_files(report).items()}
-        outputs = {
-            "figures": house.store.put_tree(figures),
-            "report": house.store.put_blob(to_json(report.to_json()), "application/json"),
-            "page": house.store.put_blob(render(report).encode(), "text/html"),
-            "measurements": house.store.put_blob(to_json(list(inputs.measurements)), "application/json"),
-            "table": house.store.put_blob(measurements_csv(inputs.measurements).encode(), "text/csv"),
-        }
-        house.store.record(
+        keep_report(
+            house,
             self.recipe(house, given),
-            outputs=outputs,
-            values={"verdict": str(inputs.decision["overall"]), "skipped": len(house.manifest.skipped)},
-            provenance=provenance(),
+            build_q1_report(inputs),
+            measurements=inputs.measurements,
+            verdict=str(inputs.decision["overall"]),
         )
 
     def _inputs(self, house: House, given: Mapping[str, Look]) -> Q1Inputs:

@@ -20,6 +20,7 @@ from foresight.studies import reconstruction as study
 from foresight.studies.reconstruction import Scores
 from tasks.extract import Extract, Undecodable
 from tasks.house import House, Progress
+from tasks.measure import to_json
 from tasks.model import load, provenance
 from tasks.pairs import Pairs, Source, as_cells, stored
 from tasks.stages import Look, look_up
@@ -289,11 +290,6 @@ def read_scores(house: House, look: Look) -> dict[str, Any]:
     """Return a stage's scores as JSON values; {'why': …} where there are none."""
     found: dict[str, Any] = json.loads(house.store.get_blob(look.outputs["scores"]))
     return found
-
-
-def to_json(value: Any) -> bytes:
-    """Return JSON bytes that are equal for equal values."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, indent=1).encode()
 
 
 def keep(house: House, recipe: store.Recipe, measured: Sequence[Mapping[str, Any]]) -> None:

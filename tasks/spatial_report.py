@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import store
 from foresight.decisions.spatial import alone, best, hybrids
-from foresight.reports import figure_files, measurements_csv, render
 from foresight.reports.q2 import Q2Inputs, build_q2_report
 from foresight.studies.spatial import ROWS
 from tasks.extract import Extract
 from tasks.house import House, Progress
-from tasks.measure import to_json
 from tasks.model import provenance
+from tasks.report import keep_report
 from tasks.spatial import Ceiling, Decide, Pictures, Probe, as_png, measurements
 from tasks.stages import Look, look_up
 
@@ -62,20 +60,12 @@ class Q2Report:
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         inputs = self._inputs(house, given)
-        report = build_q2_report(inputs)
-        figures = {Path(name).name: content for name, content in figure_files(report).items()}
-        outputs = {
-            "figures": house.store.put_tree(figures),
-            "report": house.store.put_blob(to_json(report.to_json()), "application/json"),
-            "page": house.store.put_blob(render(report).encode(), "text/html"),
-            "measurements": house.store.put_blob(to_json(list(inputs.measurements)), "application/json"),
-            "table": house.store.put_blob(measurements_csv(inputs.measurements).encode(), "text/csv"),
-        }
-        house.store.record(
+        keep_report(
+            house,
             self.recipe(house, given),
-            outputs=outputs,
-            values={"verdict": str(inputs.decision["overall"]), "skipped": len(house.manifest.skipped)},
-            provenance=provenance(),
+            build_q2_report(inputs),
+            measurements=inputs.measurements,
+            verdict=str(inputs.decision["overall"]),
         )
 
     def _inputs(self, house: House, given: Mapping[str, Look]) -> Q2Inputs:
