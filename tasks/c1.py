@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +14,13 @@ from foresight.studies.rebuilt import Place, Rebuilt
 from foresight.studies.reconstruction import POOLED, RANDOM, ROUND_TRIP
 from tasks.adapt import Adapt, best_of
 from tasks.house import House, Progress
+from tasks.kept import keep_decision, keep_measurements, read_measurements
 from tasks.locate import Locate
-from tasks.measure import to_json
-from tasks.model import provenance
 from tasks.pairs import Source
-from tasks.reconstruct import Rebuild, References, keep, place_of, read_scores
+from tasks.reconstruct import Rebuild, References, place_of, read_scores
 from tasks.stages import Look, look_up
 
-VERSIONS = {"C1.1": 1, "C1.2": 1, "C1.3": 1, "C1.5": 1, "C1.6": 1, "C1.D": 2}
+VERSIONS = {"C1.1": 1, "C1.2": 1, "C1.3": 1, "C1.5": 1, "C1.6": 1, "C1.D": 3}
 """A row's version goes up when its numbers move for the same scores."""
 PUBLISHED = "LPIPS"
 """What the perceptual distance is called when its networks are the published ones, and only then."""
@@ -53,7 +51,7 @@ class Project:
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         spaces = {place_of(s): pooled(house, given, s) for s in self.sources}
         measured = study.projection(spaces, house.manifest.labels, seed=self.seed)
-        keep(house, self.recipe(house, given), measured)
+        keep_measurements(house, self.recipe(house, given), measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ class Row:
         found = read_rebuilt(house, given, self.rebuilds, self.references, seed=self.seed)
         order = list(dict.fromkeys(r.source.point for r in self.rebuilds))
         measured = study.linear_probe(found) if self.row == "C1.2" else study.merger(found, order)
-        keep(house, self.recipe(house, given), measured)
+        keep_measurements(house, self.recipe(house, given), measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +129,7 @@ class Adapted:
         found = read_rebuilt(house, given, probe.rebuilds, probe.references, seed=probe.seed)
         runs = [read_scores(house, given[r.name]) for r in self.runs]
         measured = study.pipeline(found, *runs) if self.row == "C1.5" else study.ablations(found, runs)
-        keep(house, self.recipe(house, given), measured)
+        keep_measurements(house, self.recipe(house, given), measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,15 +165,8 @@ class Decide:
         return look_up(house, self.name, self.recipe(given))
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
-        measured = [m for r in self.rows for m in read_rows(house, given[r.name])]
-        decision = decide(measured, self.best(given))
-        blob = house.store.put_blob(to_json(decision), "application/json")
-        house.store.record(
-            self.recipe(given),
-            outputs={"decision": blob},
-            values={"verdict": decision["overall"]},
-            provenance=provenance(),
-        )
+        measured = read_measurements(house, (given[r.name] for r in self.rows))
+        keep_decision(house, self.recipe(given), decide(measured, self.best(given)))
 
 
 def decide(measured: list[dict[str, Any]], best: Place) -> dict[str, Any]:
@@ -245,9 +236,3 @@ def read_rebuilt(
         groups=[g for g, mine in zip(groups, scored, strict=True) if mine] if len(scored) else groups,
         seed=seed,
     )  # fmt: skip
-
-
-def read_rows(house: House, look: Look) -> list[dict[str, Any]]:
-    """Return the measurements of one finished row."""
-    found: list[dict[str, Any]] = json.loads(house.store.get_blob(look.outputs["measurements"]))
-    return found

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-import store
+from foresight.reports import Report
 from foresight.reports.c1 import C1Inputs, build_c1_report
 from foresight.studies.rebuilt import TRAINED
 from foresight.studies.reconstruction import MEAN_IMAGE, RANDOM, ROUND_TRIP, TOKENS
 from tasks.adapt import Adapt
-from tasks.c1 import Adapted, Decide, Project, Row, pooled, read_rows
+from tasks.c1 import Adapted, Decide, Project, Row, pooled
 from tasks.extract import Extract
-from tasks.house import House, Progress
+from tasks.house import House
+from tasks.kept import read_decision, read_measurements
 from tasks.locate import Locate
-from tasks.model import provenance
 from tasks.reconstruct import Rebuild, References, place_of
-from tasks.report import keep_report
-from tasks.stages import Look, look_up
+from tasks.report import ReportStage, data_told, model_told, versions_told
+from tasks.stages import Look
 
 
 @dataclass(frozen=True, kw_only=True)
-class C1Report:
-    """Write the C1 report. Outputs: `page` (HTML), `measurements` (JSON), `table` (CSV), `figures`."""
+class C1Report(ReportStage):
+    """Write the C1 report."""
 
     projection: Project
     rows: tuple[Row, ...]
@@ -36,7 +35,8 @@ class C1Report:
     rebuilds: tuple[Rebuild, ...]
     references: References
     decide: Decide
-    name: str = "report"
+    experiment: ClassVar[str] = "c1"
+    version: ClassVar[int] = 1
 
     @property
     def extractions(self) -> tuple[Extract, ...]:
@@ -44,11 +44,8 @@ class C1Report:
         return tuple({e.name: e for e in every}.values())
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        models = (f"model {e.ref.short}" for e in self.extractions)
-        own = (self.projection.name, self.references.name, self.decide.name)
-        measured = [r.name for r in self.measuring] + [r.name for r in self.pictured]
-        return tuple(dict.fromkeys(("data", *models, *(e.name for e in self.extractions), *own, *measured)))
+    def shown(self) -> tuple[Project | Row | Locate | Adapted | References | Rebuild | Adapt, ...]:
+        return (*self.measuring, *self.pictured)
 
     @property
     def measuring(self) -> tuple[Project | Row | Locate | Adapted, ...]:
@@ -58,71 +55,32 @@ class C1Report:
     def pictured(self) -> tuple[References | Rebuild | Adapt, ...]:
         return (self.references, *self.rebuilds, *self.pipeline.runs)
 
-    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
-        skipped = [[s.key, s.why] for s in house.manifest.skipped]
-        inputs = {"manifest": house.manifest_id, "decision": given[self.decide.name].outputs["decision"]}
-        inputs |= {r.name: given[r.name].outputs["measurements"] for r in self.measuring}
-        inputs |= {f"{r.name} pictures": given[r.name].outputs["pictures"] for r in self.pictured}
-        return store.Recipe(
-            operation="c1.report",
-            version=1,
-            settings={
-                "skipped": store.digest("skipped", skipped),
-                "models": [[str(e.ref), given[f"model {e.ref.short}"].key] for e in self.extractions],
-            },
-            inputs=inputs,
-        )
+    def reads(self, given: Mapping[str, Look]) -> dict[str, str]:
+        found = {r.name: given[r.name].outputs["measurements"] for r in self.measuring}
+        return found | {f"{r.name} pictures": given[r.name].outputs["pictures"] for r in self.pictured}
 
-    def look(self, house: House, given: Mapping[str, Look]) -> Look:
-        return look_up(house, self.name, self.recipe(house, given))
+    def build(self, inputs: C1Inputs) -> Report:
+        return build_c1_report(inputs)
 
-    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
-        inputs = self._inputs(house, given)
-        keep_report(
-            house,
-            self.recipe(house, given),
-            build_c1_report(inputs),
-            measurements=inputs.measurements,
-            verdict=str(inputs.decision["overall"]),
-        )
-
-    def _inputs(self, house: House, given: Mapping[str, Look]) -> C1Inputs:
-        manifest = house.manifest
-        decision = json.loads(house.store.get_blob(given[self.decide.name].outputs["decision"]))
-        measured = [m for r in self.measuring for m in read_rows(house, given[r.name])]
+    def inputs(self, house: House, given: Mapping[str, Look]) -> C1Inputs:
+        decision, made = read_decision(house, given[self.decide.name])
         shown = [s for s in self.projection.sources if s.variant == TRAINED] or list(self.projection.sources)
-        ids = [i for e in self.extractions for i in given[e.name].values["recipes"].values()]
-        done = [r.name for r in self.measuring] + [r.name for r in self.pictured] + [self.decide.name]
-        ids += [key for name in done if (key := given[name].key)]
         several = len({s.model for s in shown}) > 1
         return C1Inputs(
-            measurements=measured,
+            measurements=read_measurements(house, (given[r.name] for r in self.measuring)) + made,
             decision=decision,
-            data={
-                "source": manifest.source,
-                "n": len(manifest),
-                "skipped": [{"key": s.key, "why": s.why} for s in manifest.skipped],
-            },
-            models=[
-                {
-                    "card": e.ref.short,
-                    "role": "control" if e.ref.kind == "random" else e.ref.card.role,
-                    "params": e.ref.card.parameters,
-                    "points": [p.name for p in e.points],
-                    "fingerprint": given[f"model {e.ref.short}"].values["fingerprint"]["weights"],
-                }
-                for e in self.extractions
-            ],
-            labels=list(manifest.labels),
+            data=data_told(house),
+            models=[model_told(e, given, control=e.ref.kind == "random") for e in self.extractions],
+            labels=list(house.manifest.labels),
             projections={
                 f"{s.model} {s.point}" if several else s.point: _plane(pooled(house, given, s).values)
                 for s in shown[:12]
             },
             truth=_line(house, given[self.references.name], "input"),
             pictures=self._galleries(house, given, decision["best_point"]),
-            recipes=[{"id": i, **house.store.recipe(i).canonical()} for i in dict.fromkeys(ids)],
-            versions=_flat(provenance()),
-        )  # fmt: skip
+            recipes=self.recipes(house, given),
+            versions=versions_told(),
+        )
 
     def _galleries(
         self, house: House, given: Mapping[str, Look], best: str
@@ -164,10 +122,3 @@ def _line(house: House, look: Look, name: str) -> list[bytes]:
     tree = house.store.get_tree(look.outputs["pictures"])
     names: Sequence[str] = sorted(n for n in tree if n.startswith(f"{name.replace(' ', '-')}-"))
     return [house.store.get_blob(tree[n]) for n in names]
-
-
-def _flat(value: Mapping[str, Any]) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        flat |= {str(k): str(v) for k, v in item.items()} if isinstance(item, Mapping) else {key: str(item)}
-    return flat

@@ -20,8 +20,9 @@ from foresight.studies.rebuilt import Place, row_of
 from foresight.studies.reconstruction import Measurement
 from tasks.extract import Extract
 from tasks.house import House, Progress
+from tasks.kept import keep_measurements
 from tasks.pairs import Source, stored
-from tasks.reconstruct import keep, too_few
+from tasks.reconstruct import too_few
 from tasks.stages import Look, look_up
 
 VERSION = 1
@@ -75,7 +76,7 @@ class Locate:
             n, groups = len(house.manifest), len(set(house.manifest.groups))
             estimate = Estimate.undefined(str(error), n=n, n_effective=groups)
             rows = [row_of("C1.4", name, place, estimate) for name in study.METRICS]
-        keep(house, self.recipe(house, given), rows)
+        keep_measurements(house, self.recipe(house, given), rows)
 
     def _measured(
         self, house: House, given: Mapping[str, Look], progress: Progress, place: Place

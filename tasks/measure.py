@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,8 +16,8 @@ from foresight.studies import alignment
 from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
 from tasks.extract import Extract
 from tasks.house import House, Progress, WrongRequest
-from tasks.model import provenance
-from tasks.stages import Look, look_up
+from tasks.kept import keep_decision, keep_measurements, read_measurements
+from tasks.stages import Look, Stage, look_up
 
 VERSIONS = {
     "Q1.1": 1, "Q1.2": 1, "Q1.3": 2, "Q1.4": 2, "Q1.5": 2, "Q1.6": 2, "Q1.7": 2, "Q1.D": 2,
@@ -75,14 +74,11 @@ class Compared:
         return [(e, model, p.name, variant) for e, model, variant in named for p in e.points]
 
 
-class MeasuredRow(Protocol):
+class MeasuredRow(Stage, Protocol):
     """A stage whose output `measurements` is numbers of the study, whatever it reads."""
 
     @property
     def row(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +122,7 @@ class Measure:
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         spaces = read_spaces(house, given, self._reads, self.seed)
         measured = alignment.ROWS[self.row](spaces)
-        blob = house.store.put_blob(to_json(measured), "application/json")
-        house.store.record(self.recipe(house, given), outputs={"measurements": blob}, provenance=provenance())
+        keep_measurements(house, self.recipe(house, given), measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +147,7 @@ class Decide:
         return look_up(house, self.name, self.recipe(given))
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
-        measured = read_measurements(house.store, [given[r.name] for r in self.rows])
+        measured = read_measurements(house, (given[r.name] for r in self.rows))
         composites, parts = alignment.decide(measured, self.compared.decoder.points[0].name)
         chosen_from = parts.pop("chosen_from")
         widths = self._widths()
@@ -166,15 +161,7 @@ class Decide:
             "best point": f"the highest debiased CKA of {chosen_from} points, chosen on the samples it is reported "
             "on; its p is corrected for that choice, and Q1.7 gives the CKA of the point chosen on the other half"
         }
-        blob = house.store.put_blob(
-            to_json({"measurements": composites, "decision": decision}), "application/json"
-        )
-        house.store.record(
-            self.recipe(given),
-            outputs={"decision": blob},
-            values={"verdict": decision["overall"]},
-            provenance=provenance(),
-        )
+        keep_decision(house, self.recipe(given), decision, measurements=composites)
 
     def _widths(self) -> dict[str, Any]:
         """Return what sizes an adapter: features per VLM token, decoder channels and cells of one sample."""
@@ -241,16 +228,3 @@ def _cells(house: House, recipe: str) -> tuple[int, int, int] | None:
     """Return (time, row, col) of the grid that a row fills; None when it fills none."""
     row = house.store.row(recipe, house.manifest.digests[0])
     return row.grid if len(row.values) == math.prod(row.grid) else None
-
-
-def read_measurements(latents: store.Store, looks: Sequence[Look]) -> list[dict[str, Any]]:
-    """Return the measurements of several finished rows, in order."""
-    found: list[dict[str, Any]] = []
-    for look in looks:
-        found += json.loads(latents.get_blob(look.outputs["measurements"]))
-    return found
-
-
-def to_json(value: Any) -> bytes:
-    """Return JSON bytes that are equal for equal values."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, indent=1).encode()

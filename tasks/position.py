@@ -12,8 +12,8 @@ from foresight.studies.position import POSITION, Placed, position_probe, sizes
 from foresight.studies.rows import Measurement, named
 from tasks.extract import Extract
 from tasks.house import House, Progress
-from tasks.measure import Compared, to_json
-from tasks.model import provenance
+from tasks.kept import keep_measurements
+from tasks.measure import Compared
 from tasks.stages import Look, look_up
 
 VERSION = 1
@@ -72,8 +72,7 @@ class Positions:
             estimate = position_probe(tokens, groups, seed=seed)
             measured.append({**named("Q1.4", POSITION, model, point, variant), **estimate.to_json()})
             progress(done + 1, len(places), point)
-        blob = house.store.put_blob(to_json(measured), "application/json")
-        house.store.record(self.recipe(house, given), outputs={"measurements": blob}, provenance=provenance())
+        keep_measurements(house, self.recipe(house, given), measured)
 
 
 def read_placed(

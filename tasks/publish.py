@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -33,9 +33,10 @@ from foresight.studies import pictures
 from foresight.studies.alignment import TRAINED
 from tasks.extract import Extract
 from tasks.house import House, Progress, write_whole
-from tasks.measure import Compared, Decide, MeasuredRow, read_measurements, read_spaces, to_json
+from tasks.kept import read_decision, read_measurements, to_json
+from tasks.measure import Compared, Decide, MeasuredRow, read_spaces
 from tasks.model import load, provenance
-from tasks.report import keep_report
+from tasks.report import ReportStage, data_told, model_told, versions_told
 from tasks.stages import Look, look_up
 
 EXAMPLES = 8
@@ -118,61 +119,39 @@ class DecodeExamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Q1Report:
-    """Write the Q1 report. Outputs: `page` (HTML), `report` (JSON), `measurements` (JSON), `table` (CSV), and
-    `figures` as PNG and PDF."""
+class Q1Report(ReportStage):
+    """Write the Q1 report."""
 
     rows: tuple[MeasuredRow, ...]
     decide: Decide
     examples: DecodeExamples | None
     compared: Compared
     seed: int
-    name: str = "report"
+    experiment: ClassVar[str] = "q1"
+    version: ClassVar[int] = 2
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        extra = (self.examples.name,) if self.examples else ()
-        models_ = tuple(dict.fromkeys(f"model {e.ref.short}" for e in self.compared.extractions))
-        extracts = tuple(dict.fromkeys(e.name for e in self.compared.extractions))
-        return ("data", *models_, *extracts, *(r.name for r in self.rows), self.decide.name, *extra)
+    def extractions(self) -> tuple[Extract, ...]:
+        return self.compared.extractions
 
-    def recipe(self, house: House, given: Mapping[str, Look]) -> store.Recipe:
-        skipped = [[s.key, s.why] for s in house.manifest.skipped]
-        inputs = {"manifest": house.manifest_id, "decision": given[self.decide.name].outputs["decision"]}
-        inputs |= {r.row: given[r.name].outputs["measurements"] for r in self.rows}
-        if self.examples:
-            inputs["pictures"] = given[self.examples.name].outputs["pictures"]
-        return store.Recipe(
-            operation="q1.report",
-            version=2,
-            settings={
-                "skipped": store.digest("skipped", skipped),
-                "models": [
-                    [str(e.ref), given[f"model {e.ref.short}"].key] for e in self.compared.extractions
-                ],
-            },
-            inputs=inputs,
-        )
+    @property
+    def shown(self) -> tuple[MeasuredRow | DecodeExamples, ...]:
+        return (*self.rows, *((self.examples,) if self.examples else ()))
 
-    def look(self, house: House, given: Mapping[str, Look]) -> Look:
-        return look_up(house, self.name, self.recipe(house, given))
+    def reads(self, given: Mapping[str, Look]) -> dict[str, str]:
+        found = {r.row: given[r.name].outputs["measurements"] for r in self.rows}
+        pictures = {"pictures": given[self.examples.name].outputs["pictures"]} if self.examples else {}
+        return found | pictures
 
-    def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
-        inputs = self._inputs(house, given)
-        keep_report(
-            house,
-            self.recipe(house, given),
-            build_q1_report(inputs),
-            measurements=inputs.measurements,
-            verdict=str(inputs.decision["overall"]),
-        )
+    def build(self, inputs: Q1Inputs) -> Report:
+        return build_q1_report(inputs)
 
-    def _inputs(self, house: House, given: Mapping[str, Look]) -> Q1Inputs:
+    def inputs(self, house: House, given: Mapping[str, Look]) -> Q1Inputs:
         manifest = house.manifest
-        decided = json.loads(house.store.get_blob(given[self.decide.name].outputs["decision"]))
-        measured = read_measurements(house.store, [given[r.name] for r in self.rows])
+        decision, made = read_decision(house, given[self.decide.name])
+        measured = read_measurements(house, (given[r.name] for r in self.rows))
         spaces = read_spaces(house, given, self.compared, self.seed)
-        best_point = decided["decision"]["best_point"]
+        best_point = decision["best_point"]
         best = next(s for s in spaces.vlm if s.point == best_point)
         queries = [i * len(manifest) // QUERIES for i in range(QUERIES)] if len(manifest) > QUERIES else []
         keys = [s.key for s in manifest]
@@ -189,16 +168,11 @@ class Q1Report:
             if s.variant == TRAINED and (found := pictures.embedding(s.space, seed=self.seed))
         }
         return Q1Inputs(
-            measurements=[*measured, *decided["measurements"]],
-            decision=decided["decision"],
-            data={
-                "source": manifest.source,
-                "n": len(manifest),
-                "classes": classes,
-                "skipped": [{"key": s.key, "why": s.why} for s in manifest.skipped],
-                "ignored": sum(getattr(house.source, "ignored", {}).values()),
-            },
-            models=[self._about(e, given) for e in self.compared.extractions],
+            measurements=measured + made,
+            decision=decision,
+            data=data_told(house)
+            | {"classes": classes, "ignored": sum(getattr(house.source, "ignored", {}).values())},
+            models=[self._about(e, given) for e in self.extractions],
             keys=keys,
             labels=list(manifest.labels),
             projections=projections,
@@ -218,31 +192,25 @@ class Q1Report:
                 for i in queries
             ],
             reconstructions=self._reconstructions(house, given),
-            recipes=self._recipes(house, given),
-            versions=_flat(provenance()),
+            recipes=self.recipes(house, given),
+            versions=versions_told(),
         )
 
     def _about(self, extract: Extract, given: Mapping[str, Look]) -> dict[str, Any]:
-        about = given[f"model {extract.ref.short}"]
-        random = extract.ref.kind == "random"
-        undecoded = {"decoded examples": "none: its layers are not what becomes pixels"}
-        return ({} if self.examples or extract != self.compared.decoder else undecoded) | {
-            "role": extract.ref.card.role if not random else self._control(extract),
-            "card": extract.ref.short,
-            "fingerprint": about.values["fingerprint"]["weights"],
-            "points": [p.name for p in extract.points],
-            "params": extract.ref.card.parameters,
+        decoder = extract.ref.card.role == "decoder"
+        told = model_told(extract, given, control=extract.ref.kind == "random")
+        if decoder and told["role"] == "control":
+            told["role"] = "decoder control"
+        if extract == self.compared.decoder and not self.examples:
+            told["decoded examples"] = "none: its layers are not what becomes pixels"
+        scores = given[f"model {extract.ref.short}"].values.get("scores", {})
+        return told | {
             "dtype": extract.dtype,
-            "attention": extract.attention if extract.ref.card.role != "decoder" else "none",
+            "attention": "none" if decoder else extract.attention,
             "trained scores": ", ".join(
-                f"{k.replace('_', ' ')} {v:.2f}"
-                for k, v in about.values.get("scores", {}).items()
-                if not k.endswith("_by_chance")
+                f"{k.replace('_', ' ')} {v:.2f}" for k, v in scores.items() if not k.endswith("_by_chance")
             ),
         }
-
-    def _control(self, extract: Extract) -> str:
-        return "decoder control" if extract.ref.card.role == "decoder" else "control"
 
     def _reconstructions(self, house: House, given: Mapping[str, Look]) -> list[dict[str, Any]]:
         if not self.examples:
@@ -257,11 +225,6 @@ class Q1Report:
             }
             for i, entry in enumerate(told)
         ]
-
-    def _recipes(self, house: House, given: Mapping[str, Look]) -> list[dict[str, Any]]:
-        ids = [i for e in self.compared.extractions for i in given[e.name].values["recipes"].values()]
-        ids += [given[r.name].key for r in self.rows] + [given[self.decide.name].key]
-        return [{"id": i, **house.store.recipe(i).canonical()} for i in dict.fromkeys(ids)]
 
 
 def write_report(house: House, report: Look, out: Path) -> Path:
@@ -335,10 +298,3 @@ def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
     return buffer.getvalue()
-
-
-def _flat(value: Mapping[str, Any]) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        flat |= {str(k): str(v) for k, v in item.items()} if isinstance(item, Mapping) else {key: str(item)}
-    return flat

@@ -20,7 +20,6 @@ from foresight.studies import reconstruction as study
 from foresight.studies.reconstruction import Scores
 from tasks.extract import Extract, Undecodable
 from tasks.house import House, Progress
-from tasks.measure import to_json
 from tasks.model import load, provenance
 from tasks.pairs import Pairs, Source, as_cells, stored
 from tasks.stages import Look, look_up
@@ -290,12 +289,6 @@ def read_scores(house: House, look: Look) -> dict[str, Any]:
     """Return a stage's scores as JSON values; {'why': …} where there are none."""
     found: dict[str, Any] = json.loads(house.store.get_blob(look.outputs["scores"]))
     return found
-
-
-def keep(house: House, recipe: store.Recipe, measured: Sequence[Mapping[str, Any]]) -> None:
-    """Record a row's measurements."""
-    blob = house.store.put_blob(to_json(list(measured)), "application/json")
-    house.store.record(recipe, outputs={"measurements": blob}, provenance=provenance())
 
 
 def _batched(pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from foresight.studies.spatial import ROWS, Split
 from foresight.studies.spatial_truth import Truth
 from tasks.extract import Extract
 from tasks.house import House, Progress
-from tasks.measure import to_json
+from tasks.kept import keep_decision, put_json, read_measurements, to_json
 from tasks.model import provenance
 from tasks.stages import Look, look_up
 from tasks.token_grids import BLOCK, Beside, Counts, frame_size, on_axes, read_grids
@@ -211,7 +210,7 @@ class Probe:
         house.store.record(
             self.recipe(house, given),
             outputs={
-                "measurements": house.store.put_blob(to_json(measured), "application/json"),
+                "measurements": put_json(house, measured),
                 "examples": house.store.put_tree(_examples(self.row, found, truth, where)),
             },
             provenance=provenance(),
@@ -243,7 +242,7 @@ class Decide:
         return look_up(house, self.name, self.recipe(given))
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
-        measured = measurements(house, given, self.probes)
+        measured = read_measurements(house, (given[p.name] for p in self.probes))
         decision = q2_decision(measured, absent=self.absent)
         n, groups = len(house.manifest), len(set(house.manifest.groups))
         undefined = [
@@ -251,15 +250,7 @@ class Decide:
             | Estimate.undefined(why, n=n, n_effective=groups).to_json()
             for row, why in self.absent.items()
         ]
-        blob = house.store.put_blob(
-            to_json({"measurements": undefined, "decision": decision}), "application/json"
-        )
-        house.store.record(
-            self.recipe(given),
-            outputs={"decision": blob},
-            values={"verdict": decision["overall"]},
-            provenance=provenance(),
-        )
+        keep_decision(house, self.recipe(given), decision, measurements=undefined)
 
 
 class Pictures:
@@ -311,14 +302,6 @@ def truth_of(row: str, house: House, extract: Extract, pictures: Pictures) -> Tr
         manifest, size=frame_size(extract), how=extract.framing.fit, time_s=pictures.time_s()
     )
     return spatial_truth.largest(objects) if row == "Q2.1" else objects
-
-
-def measurements(house: House, given: Mapping[str, Look], probes: Sequence[Probe]) -> list[dict[str, Any]]:
-    """Return the numbers of finished probes, in order."""
-    found: list[dict[str, Any]] = []
-    for probe in probes:
-        found += json.loads(house.store.get_blob(given[probe.name].outputs["measurements"]))
-    return found
 
 
 def _examples(row: str, found: Any, truth: Truth, where: Split) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from flows import c1, q1
+from flows.compare import compare_runs
 from flows.engine import all_ready, perform, planned
 from foresight.probes import CONTROLS
 from foresight.studies.reconstruction import FLOORS, ROUND_TRIP
@@ -123,6 +124,15 @@ def test_a_second_run_computes_nothing(
     assert {s["state"] for s in again["stages"]} == {"cached"}
     assert again["metrics"] == ran[1]["metrics"]
     assert json.loads((tmp_path / "runs" / "c1" / "measurements.json").read_text())
+
+
+def test_a_run_can_be_held_against_itself(
+    ran: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ran[0])
+    found = compare_runs("last", ran[1]["run"], url=ran[1]["store"], out=tmp_path)
+    assert found.verdict == "IDENTICAL"
+    assert found.comparison.before.decision["overall"] == ran[1]["verdict"]
 
 
 def test_another_adapter_trains_that_one_alone(
