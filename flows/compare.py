@@ -10,6 +10,7 @@ from typing import Any
 
 import store
 from flows.earlier import find_run
+from foresight import models
 from foresight.reports import Comparison, Run, build_comparison_report, compare, export_report
 from tasks.house import WrongRequest
 
@@ -154,4 +155,7 @@ def _role(short: str, card: str, asked: Mapping[str, Any]) -> str:
     if card == str(asked.get("decoder") or "").split("@")[0]:
         return "decoder"
     # a copy with random weights is only a control where nobody asked for it
-    return "control" if "@random" in short and short not in asked.get("vlm", ()) else "vlm"
+    if "@random" in short and short not in asked.get("vlm", ()):
+        return "control"
+    known = models.cards().get(card)
+    return "encoder" if known and known.role == "encoder" else "vlm"

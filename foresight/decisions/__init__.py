@@ -1,7 +1,4 @@
-"""Thresholds and gates as data, and the verdicts they give, with reasons.
-
-`DECISIONS` is the registry: experiment name to the function that decides it.
-"""
+"""Thresholds and gates as data, and the verdicts they give, with reasons."""
 
 from foresight.decisions.budget import (
     cross_attention_parameters,
@@ -11,10 +8,7 @@ from foresight.decisions.budget import (
 from foresight.decisions.q1 import Criterion, Q1Decision, q1_decision
 from foresight.decisions.verdicts import Verdict, gate, judge, threshold_table
 
-DECISIONS = {"q1": q1_decision}
-
 __all__ = [
-    "DECISIONS",
     "Criterion",
     "Q1Decision",
     "Verdict",
