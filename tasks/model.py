@@ -134,7 +134,7 @@ def load(
     if compiled:
         check_compiler(house.device)
     family = models.family(ref.card)
-    some = {"points": points} if points and hasattr(family, "shorten") and not ref.adapter else {}
+    some = {"points": points} if points and models.loads_parts(ref.card) and not ref.adapter else {}
     loaded = family.load(
         ref,
         checkpoint_folder(ref, look, house),

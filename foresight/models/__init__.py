@@ -6,12 +6,13 @@ A family module gives `CARDS`, `points`, `grid`, `load` and `PREPROCESSING`, and
 - `tokens(card, point, size, frames)`: tokens of a sample, when there are more than its grid holds;
 - `preprocessing(card, point)`: in place of `PREPROCESSING`, when it depends on the point;
 - `KERNELS`: the attention kernels its classes have, when those are not all; or `kernels(card)`, by card;
-- `shorten(card, config, points)` with `load(..., points=None)`: to load just the layers that points need.
+- `load(..., points=None)`: to load just the layers that points need.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import pkgutil
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ __all__ = [
     "family",
     "get",
     "kernels",
+    "loads_parts",
     "parse_ref",
     "points",
     "preprocessing",
@@ -110,6 +112,11 @@ def kernels(card: Card) -> tuple[str, ...]:
     if hasattr(module, "kernels"):
         return tuple(module.kernels(card))
     return tuple(getattr(module, "KERNELS", () if card.role == "decoder" else KERNELS))
+
+
+def loads_parts(card: Card) -> bool:
+    """Return whether `load` of the family of `card` takes `points`, to load just the layers that those need."""
+    return "points" in inspect.signature(family(card).load).parameters
 
 
 def token_count(card: Card, point: Point, size: tuple[int, int], frames: int) -> int:

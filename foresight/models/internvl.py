@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
-from foresight.models.device import without_bars
 from foresight.models.internvl_tiles import LEAST, MOST, Cut, cut, places
 from foresight.models.internvl_tiny import build_config, build_image_processor, build_tokenizer
-from foresight.models.loading import WrongCheckpoint, check_config, keep_layers, load_model
+from foresight.models.loading import WrongCheckpoint
+from foresight.models.vision_language import load_parts, padded, read_modules, save_parts
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def load(
     """
     from transformers import AutoTokenizer, GotOcr2ImageProcessor, InternVLForConditionalGeneration
 
-    model = load_model(
+    model = load_parts(
         InternVLForConditionalGeneration,
         ref,
         folder,
@@ -181,8 +181,7 @@ def load(
         device=device,
         dtype=dtype,
         attention=attention,
-        check=lambda config: check(ref, config),
-        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
+        points=points,
     )
     if folder is None:
         tokenizer, processor = build_tokenizer(), build_image_processor(_tile(ref.card))
@@ -194,18 +193,6 @@ def load(
     if ref.kind == "random":
         draw_places(model, int(ref.value))
     return InternVision(ref.card, model, tokenizer, processor)
-
-
-def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
-    """Take off the end of `config` the tower's blocks and language layers that no point in `asked` needs."""
-    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name)
-
-
-def check(ref: ModelRef, config: Any) -> None:
-    """Raise `WrongCheckpoint` unless the transformers configuration is what the card declares."""
-    check_config(ref, ref.card.config["vision"], config.vision_config, "vision")
-    check_config(ref, ref.card.config["text"], config.text_config, "text")
-    check_config(ref, ref.card.config["model"], config)
 
 
 def draw_places(model: Any, seed: int) -> None:
@@ -252,23 +239,11 @@ class InternVision:
         Sizes may differ within the batch, and stills and clips may be mixed. The pass ends after the deepest point
         asked for, and never enters the language model when only vision points are.
         """
-        import torch
-
-        from foresight.models.tap import record
-
         wanted = resolve_points(points(self.card), asked, model=self.card.name)
         inputs = self.prepare(batch)
-
-        def forward() -> None:
-            if any(p.prompted for p in wanted):
-                self.model.model(**inputs, use_cache=False)
-            else:
-                self.model.model.get_image_features(inputs["pixel_values"])
-
-        with torch.no_grad():
-            seen = record(self.model, {p.name: p.path for p in wanted}, forward)
-            if "shuffled" in seen:
-                seen["shuffled"] = self._shuffled(seen["shuffled"])
+        seen = read_modules(self.model, inputs, wanted)
+        if "shuffled" in seen:
+            seen["shuffled"] = self._shuffled(seen["shuffled"])
         self.forwards += 1
         cuts = [_cut(self.card, f.size, len(f.pixels)) for f in batch]
         ends = np.cumsum([c.tiles for c in cuts])
@@ -290,11 +265,7 @@ class InternVision:
         import torch
 
         pixels = torch.cat([self._pixels(f) for f in batch])
-        sequences = [self._sequence(f) for f in batch]
-        longest = max(map(len, sequences))
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([s + [pad] * (longest - len(s)) for s in sequences])
-        mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
+        ids, mask = padded([self._sequence(f) for f in batch], self.tokenizer)
         device = self.model.device
         return {
             "pixel_values": pixels.to(device, self.model.dtype),
@@ -307,11 +278,7 @@ class InternVision:
 
         Raises `WrongCheckpoint` for a model of which only some layers were loaded.
         """
-        check(ModelRef(card=self.card, kind="path", value=str(folder)), self.model.config)
-        with without_bars():
-            self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+        save_parts(self.card, self.model, folder, self.tokenizer, self.image_processor)
 
     def _pixels(self, frames: Frames) -> torch.Tensor:
         """Return [tile 3 row col]: a still's tiles and thumbnail, or a clip's frames."""

@@ -18,19 +18,18 @@ from foresight.models.internvl import (
     MODEL,
     VISION_300M,
     InternVision,
-    check,
     draw_places,
     grid,
     points,
-    shorten,
     tokens,
 )
 from foresight.models.internvl import PREPROCESSING as _PREPROCESSING
 from foresight.models.internvl2_keys import MODEL_TYPE, SpecialTokens, read_config, read_weights
 from foresight.models.internvl_tiny import build_image_processor
-from foresight.models.loading import WrongCheckpoint, load_model
+from foresight.models.loading import WrongCheckpoint
+from foresight.models.vision_language import load_parts
 
-__all__ = ["CARDS", "PREPROCESSING", "grid", "load", "points", "shorten", "tokens"]
+__all__ = ["CARDS", "PREPROCESSING", "grid", "load", "points", "tokens"]
 
 PREPROCESSING = _PREPROCESSING | {"clip": ["", ""], "normalised": "imagenet"}
 """Identity of what happens between frames and tokens; none of it is in the checkpoint's own files."""
@@ -94,11 +93,7 @@ def load(
     if folder is None:
         raise ValueError(f"{ref} takes its configuration from a checkpoint folder, but got none")
 
-    def refuse(config: Any) -> None:
-        check(ref, config)
-        SpecialTokens.read(folder)  # before gigabytes of weights are
-
-    model = load_model(
+    model = load_parts(
         InternVL2,
         ref,
         folder,
@@ -106,8 +101,8 @@ def load(
         device=device,
         dtype=dtype,
         attention=attention,
-        check=refuse,
-        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
+        points=points,
+        check=lambda _: SpecialTokens.read(folder),  # before gigabytes of weights are
     )
     if ref.kind == "random":
         draw_places(model, int(ref.value))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foresight.models.card import Card, ModelRef, Point
-from foresight.models.device import without_bars
-from foresight.models.loading import WrongCheckpoint, check_config, load_model
+from foresight.models.loading import WrongCheckpoint
+from foresight.models.vision_language import load_parts, padded, save_parts
 
 if TYPE_CHECKING:
     import torch
@@ -80,15 +80,9 @@ def prompts(
     As the families' processors write them, and no further: what follows an image changes nothing in it. Padded on
     the right.
     """
-    import torch
-
     start = list(tokenizer(prefix + tokenizer.convert_ids_to_tokens(placeholder))["input_ids"])
     start = start[: start.index(placeholder)]
-    longest = max(counts)
-    pad = tokenizer.pad_token_id or 0
-    ids = [[*start, *[placeholder] * n, *[pad] * (longest - n)] for n in counts]
-    mask = [[1] * (len(start) + n) + [0] * (longest - n) for n in counts]
-    return torch.tensor(ids), torch.tensor(mask)
+    return padded([[*start, *[placeholder] * n] for n in counts], tokenizer)
 
 
 def load_checked(
@@ -100,13 +94,13 @@ def load_checked(
     device: str,
     dtype: str,
     attention: str,
-    shorten: Callable[[Any], None] | None = None,
+    points: Sequence[str] | None,
 ) -> Any:
     """Load a model whose tower, projector and language model are the card's, from a folder that has its processor.
 
-    `shorten(config)` takes off the layers that are not needed. Raises `WrongCheckpoint` for any other.
+    With `points` only the layers that those need. Raises `WrongCheckpoint` for any other.
     """
-    model = load_model(
+    model = load_parts(
         model_class,
         ref,
         folder,
@@ -114,8 +108,7 @@ def load_checked(
         device=device,
         dtype=dtype,
         attention=attention,
-        check=lambda config: check(ref, config),
-        shorten=shorten,
+        points=points,
     )
     if folder is not None and not (folder / "preprocessor_config.json").is_file():
         raise WrongCheckpoint(
@@ -123,13 +116,6 @@ def load_checked(
             "preprocessor_config.json; copy the whole checkpoint again"
         )
     return model
-
-
-def check(ref: ModelRef, config: Any) -> None:
-    """Raise `WrongCheckpoint` unless the transformers configuration is what the card declares."""
-    check_config(ref, ref.card.config["model"], config)
-    check_config(ref, ref.card.config["vision"], config.vision_config, "vision")
-    check_config(ref, ref.card.config["text"], config.text_config, "text")
 
 
 class LoadedLlava:
@@ -146,8 +132,4 @@ class LoadedLlava:
 
         Raises `WrongCheckpoint` for a model of which only some layers were loaded.
         """
-        check(ModelRef(card=self.card, kind="path", value=str(folder)), self.model.config)
-        with without_bars():
-            self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+        save_parts(self.card, self.model, folder, self.tokenizer, self.image_processor)

@@ -19,8 +19,9 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
-from foresight.models.loading import WrongCheckpoint, keep_layers
+from foresight.models.loading import WrongCheckpoint
 from foresight.models.tiny import byte_tokenizer
+from foresight.models.vision_language import read_modules
 from foresight.nouns import Frames, Tokens
 
 PREPROCESSING = {
@@ -132,7 +133,7 @@ def load(
         device=device,
         dtype=dtype,
         attention=attention,
-        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
+        points=points,
     )
     side = ref.card.config["vision"]["image_size"]
     square = {"height": side, "width": side}
@@ -147,11 +148,6 @@ def load(
     return LlavaInterleave(ref.card, model, AutoTokenizer.from_pretrained(folder), processor)
 
 
-def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
-    """Take off the end of `config` the tower's blocks and language layers that no point in `asked` needs."""
-    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name)
-
-
 class LlavaInterleave(LoadedLlava):
     """A loaded LLaVA-Interleave that reads latents at any of its points in one forward pass."""
 
@@ -161,21 +157,9 @@ class LlavaInterleave(LoadedLlava):
         Sizes and lengths may differ within the batch. The pass ends after the deepest point asked for, and never
         enters the language model when only the vision side is.
         """
-        import torch
-
-        from foresight.models.tap import record
-
         wanted = resolve_points(points(self.card), asked, model=self.card.name)
         inputs = self.prepare(batch)
-
-        def forward() -> None:
-            if any(p.prompted for p in wanted):
-                self.model.model(**inputs, use_cache=False)
-            else:
-                self.model.model.get_image_features(pixel_values=inputs["pixel_values"])
-
-        with torch.no_grad():
-            seen = record(self.model, {p.name: p.path for p in wanted}, forward)
+        seen = read_modules(self.model, inputs, wanted)
         self.forwards += 1
         # every image has as many tokens, so every prompt has them at the same positions
         first = int((inputs["input_ids"][0] == self.model.config.image_token_id).nonzero()[0])

@@ -24,7 +24,8 @@ from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
 from foresight.models.llava_next_tiles import Places, Tiling, packed_places, tiling, tower_places
 from foresight.models.llava_next_tiny import build_config, build_image_processor, build_tokenizer
-from foresight.models.loading import WrongCheckpoint, keep_layers
+from foresight.models.loading import WrongCheckpoint
+from foresight.models.vision_language import read_modules
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -173,18 +174,13 @@ def load(
         device=device,
         dtype=dtype,
         attention=attention,
-        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
+        points=points,
     )
     if folder is None:
         return LlavaNext(ref.card, model, build_tokenizer(), build_image_processor(ref.card))
     processor = LlavaNextImageProcessor.from_pretrained(folder)
     _check_processor(ref, processor)
     return LlavaNext(ref.card, model, AutoTokenizer.from_pretrained(folder), processor)
-
-
-def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
-    """Take off the end of `config` the tower's blocks and language layers that no point in `asked` needs."""
-    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name)
 
 
 class LlavaNext(LoadedLlava):
@@ -196,28 +192,13 @@ class LlavaNext(LoadedLlava):
         Sizes and lengths may differ within the batch. The pass ends after the deepest point asked for, and never
         enters the language model when only the vision side is.
         """
-        import torch
-
-        from foresight.models.tap import record
-
         wanted = resolve_points(points(self.card), asked, model=self.card.name)
         inputs = self.prepare(batch)
-        pixels = {k: inputs[k] for k in ("pixel_values", "image_sizes")}
-
-        def forward() -> None:
-            if any(p.prompted for p in wanted):
-                self.model.model(**inputs, use_cache=False)
-            else:
-                self.model.model.get_image_features(**pixels)
-
-        # two points may read one module
-        paths = {p.path: p.path for p in wanted}
-        with torch.no_grad():
-            seen = record(self.model, paths, forward)
+        seen = read_modules(self.model, inputs, wanted)
         self.forwards += 1
         visual = inputs["input_ids"] == self.model.config.image_token_id
         return [
-            {p.name: self._tokens(p, seen[p.path], visual, entry) for p in wanted}
+            {p.name: self._tokens(p, seen[p.name], visual, entry) for p in wanted}
             for entry in _entries(self.card, batch)
         ]
 

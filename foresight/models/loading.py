@@ -88,23 +88,6 @@ def load_model(
     return _verified(model.eval() if device == "auto" else model.eval().to(device), ref, attention)
 
 
-def keep_layers(config: Any, deepest: str, *, depth: str = "num_hidden_layers") -> None:
-    """Take off the end of `config` the vision blocks and language layers behind the point `deepest`.
-
-    `patch` needs none, `vit.k` the first k blocks, `llm.k` the whole tower and k layers, `llm.final` everything, and
-    any other point the whole tower alone. `depth` is what the tower's configuration calls its count of blocks.
-    """
-    part, _, number = deepest.partition(".")
-    if part == "patch" or (part == "vit" and number.isdigit()):
-        setattr(config.vision_config, depth, int(number or 0))
-    if deepest == "llm.final":
-        return
-    text = config.text_config
-    text.num_hidden_layers = int(number) if part == "llm" else 0
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[: text.num_hidden_layers]
-
-
 def merge_adapter(ref: ModelRef, model: Any) -> Any:
     """Return the transformers `model` with the low-rank adapter of `ref` merged into its weights.
 

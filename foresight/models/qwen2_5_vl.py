@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
-from foresight.models.device import input_device, to_cpu, to_device, without_bars
-from foresight.models.loading import check_config, keep_layers, load_model
+from foresight.models.device import input_device, to_cpu, to_device
 from foresight.models.qwen2_5_vl_tiny import build_config, build_image_processor, build_tokenizer
+from foresight.models.vision_language import load_parts, padded, save_parts
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def load(
     """
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    model = load_model(
+    model = load_parts(
         Qwen2_5_VLForConditionalGeneration,
         ref,
         folder,
@@ -187,22 +187,12 @@ def load(
         device=device,
         dtype=dtype,
         attention=attention,
-        check=lambda config: _check(ref, config),
-        shorten=None if points is None else lambda config: shorten(ref.card, config, points),
+        points=points,
+        depth="depth",
     )
     tokenizer = AutoTokenizer.from_pretrained(folder) if folder else build_tokenizer()
     image, video = _processors(ref.card, folder)
     return QwenVision(ref.card, model, tokenizer, image, video)
-
-
-def shorten(card: Card, config: Any, asked: Sequence[str]) -> None:
-    """Take off the end of `config` the vision blocks and language layers that no point in `asked` needs."""
-    keep_layers(config, resolve_points(points(card), asked, model=card.name)[-1].name, depth="depth")
-
-
-def _check(ref: ModelRef, config: Any) -> None:
-    check_config(ref, ref.card.config["vision"], config.vision_config, "vision")
-    check_config(ref, ref.card.config["text"], config.text_config, "text")
 
 
 class QwenVision:
@@ -270,10 +260,7 @@ class QwenVision:
         grids = inputs[_GRID[video]]
         merge = self.model.config.vision_config.spatial_merge_size**2
         sequences = [self._sequence(int(g.prod()) // merge, video) for g in grids]
-        longest = max(map(len, sequences))
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([s + [pad] * (longest - len(s)) for s in sequences])
-        mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
+        ids, mask = padded(sequences, self.tokenizer)
         placeholder = self.model.config.video_token_id if video else self.model.config.image_token_id
         kinds = (ids == placeholder).int() * (2 if video else 1)
         extra = {}
@@ -301,11 +288,7 @@ class QwenVision:
 
         Raises `WrongCheckpoint` for a model of which only some layers were loaded.
         """
-        _check(ModelRef(card=self.card, kind="path", value=str(folder)), self.model.config)
-        with without_bars():
-            self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+        save_parts(self.card, self.model, folder, self.tokenizer, self.image_processor)
 
     def _sequence(self, visual_tokens: int, video: bool) -> list[int]:
         config = self.model.config

@@ -21,7 +21,7 @@ from tests.conftest import frames_of
 
 CARDS = sorted(name for name, card in models.cards().items() if card.tiny)
 AUTOENCODERS = [c for c in CARDS if getattr(models.family(models.get(c)), "DECODES", False)]
-SHORTENED = [c for c in CARDS if hasattr(models.family(models.get(c)), "shorten")]
+SHORTENED = [c for c in CARDS if models.loads_parts(models.get(c))]
 LOOKING_SIDEWAYS = {*AUTOENCODERS, "ltx-video-transformer-tiny"}
 """Random convolutions hear their neighbours as loudly as their own cell: these have tests with centred ones."""
 
