@@ -20,7 +20,7 @@ from tasks.kept import keep_decision, keep_measurements, read_measurements
 from tasks.stages import Look, Stage, look_up
 
 VERSIONS = {
-    "Q1.1": 1, "Q1.2": 1, "Q1.3": 2, "Q1.4": 2, "Q1.5": 2, "Q1.6": 2, "Q1.7": 2, "Q1.D": 2,
+    "Q1.1": 1, "Q1.2": 1, "Q1.3": 2, "Q1.4": 2, "Q1.5": 2, "Q1.6": 2, "Q1.7": 2, "Q1.D": 3,
 }  # fmt: skip
 """A row's version goes up when its numbers move for the same latents."""
 

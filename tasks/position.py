@@ -8,21 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 
 import store
-from foresight.studies.position import POSITION, Placed, position_probe, sizes
-from foresight.studies.rows import Measurement, named
+from foresight.studies.position import POSITION, Placed, Probed, beside_copy, probed, sizes
+from foresight.studies.rows import RANDOM, named
 from tasks.extract import Extract
 from tasks.house import House, Progress
 from tasks.kept import keep_measurements
 from tasks.measure import Compared
 from tasks.stages import Look, look_up
 
-VERSION = 1
+VERSION = 2
 """Goes up when the numbers move for the same latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
-    """Predict from each token of every VLM point where it lies. Output: `measurements`, a JSON blob."""
+    """Predict from each token of every VLM point where it lies. Output: `measurements`, a JSON blob.
+
+    A random-weights copy is asked about the same tokens, so the two can be held against each other.
+    """
 
     compared: Compared
     seed: int
@@ -55,7 +58,7 @@ class Positions:
         return look_up(house, self.name, self.recipe(house, given))
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
-        measured: list[Measurement] = []
+        found: dict[tuple[str, str, str], Probed] = {}
         places, seed = self._places, self.seed
         kept, each = sizes(len(house.manifest))
         chosen = np.sort(np.random.default_rng([seed, 33]).permutation(len(house.manifest))[:kept])
@@ -69,9 +72,15 @@ class Positions:
                 )
                 for i in chosen
             ]
-            estimate = position_probe(tokens, groups, seed=seed)
-            measured.append({**named("Q1.4", POSITION, model, point, variant), **estimate.to_json()})
+            found[model, point, variant] = probed(tokens, groups, seed=seed)
             progress(done + 1, len(places), point)
+        measured = []
+        for (model, point, variant), mine in found.items():
+            copy = found.get((model, point, RANDOM))
+            estimate = (
+                beside_copy(mine, copy, groups, seed=seed) if copy and copy is not mine else mine.estimate
+            )
+            measured.append({**named("Q1.4", POSITION, model, point, variant), **estimate.to_json()})
         keep_measurements(house, self.recipe(house, given), measured)
 
 

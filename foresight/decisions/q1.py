@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from foresight.decisions.budget import cross_attention_parameters, mlp_parameters, mlp_width_for
@@ -79,10 +79,11 @@ def q1_decision(
     `recall` is Recall@10 and `recall_by_k` the same at other k; `decoder_semantics` is the decoder's k-NN
     label accuracy with its chance level as `null`; `vlm_spatial` the R² of a position probe, whose `null` is 0,
     what mean-pooled tokens give. `random_weights` holds the four primary numbers of a copy with random weights, by
-    'q1.r2' … The widths (features of a VLM token, decoder channels, decoder cells of one sample) size the
-    adapter; without them no count is given.
+    'q1.r2' …, and under 'q1.fail.spatial' the R² of its position probe, with the `difference` {value, low, high} by
+    which the model's own is higher where that was measured. The widths (features of a VLM token, decoder channels,
+    decoder cells of one sample) size the adapter; without them no count is given.
     """
-    table = threshold_table("q1")
+    table, copies = threshold_table("q1"), random_weights or {}
     primary = {"q1.r2": r2, "q1.spearman": spearman, "q1.recall@10": recall, "q1.cka": cka}
     verdicts = tuple(judge(name, primary[name]) for name in table["must_pass"])
     criteria = (
@@ -92,14 +93,14 @@ def q1_decision(
         _dimension(table, dimension_vlm, dimension_decoder),
         _topology(table, isomap_vlm, isomap_decoder),
         _against_null(table, "q1.fail.semantics", "decoder label accuracy", decoder_semantics),
-        _against_null(table, "q1.fail.spatial", "position probe", vlm_spatial),
+        _spatial(table, vlm_spatial, copies.get("q1.fail.spatial", ABSENT)),
     )
     overall, reasons = gate(verdicts, triggered=[c.title for c in criteria if c.state == "TRIGGERED"])
     band = _band(table["composite"]["bands"], composite)
     return Q1Decision(
         overall=overall,
         reasons=tuple(reasons),
-        open_questions=tuple(_open(criteria, verdicts, random_weights or {})),
+        open_questions=tuple(_open(criteria, verdicts, copies, vlm_spatial)),
         verdicts=verdicts,
         composite=dict(composite),
         band=band,
@@ -204,6 +205,14 @@ def _against_null(table: Mapping[str, Any], name: str, what: str, e: Numbers) ->
     return _criterion(table, name, "NOT TRIGGERED" if clear else OPEN, numbers)
 
 
+def _spatial(table: Mapping[str, Any], e: Numbers, copy: Numbers) -> Criterion:
+    found = _against_null(table, "q1.fail.spatial", "position probe", e)
+    beside = number(copy.get("value"))
+    if not _known(beside):
+        return found
+    return replace(found, why=f"{found.why}; a copy with random weights reads {beside:.3f}")
+
+
 def _row_of(bands: Sequence[Mapping[str, Any]], score: float) -> Mapping[str, Any]:
     for row in bands:
         above = row["above"]
@@ -288,9 +297,15 @@ def _designs(
 
 
 def _open(
-    criteria: Sequence[Criterion], verdicts: Sequence[Verdict], random_weights: Mapping[str, Numbers]
+    criteria: Sequence[Criterion],
+    verdicts: Sequence[Verdict],
+    random_weights: Mapping[str, Numbers],
+    spatial: Numbers,
 ) -> list[str]:
     lines = [f"{c.title}: {c.why}" for c in criteria if c.state == OPEN]
+    for c in criteria:
+        if c.name == "q1.fail.spatial" and c.state == "NOT TRIGGERED":
+            lines += _untrained_places(c, spatial, random_weights.get(c.name, ABSENT))
     for v in verdicts:
         control = number(random_weights.get(v.name, {}).get("value"))
         if v.verdict == "PASS" and control > v.threshold:
@@ -299,6 +314,24 @@ def _open(
                 "so passing says little about training"
             )
     return lines
+
+
+def _untrained_places(c: Criterion, e: Numbers, copy: Numbers) -> list[str]:
+    """Say that places are read from a copy with random weights no worse; [] where they are, or no copy was read."""
+    beside, (value, low, high) = number(copy.get("value")), _interval(e)
+    if not _known(beside):
+        return []
+    gain, least, most = _interval(copy.get("difference") or {})
+    if _known(gain, least, most):
+        above, how = least > 0, f"the difference is {gain:.3f} [{least:.3f}, {most:.3f}]"
+    else:
+        above, how = beside < low, f"its interval is [{low:.3f}, {high:.3f}]"
+    if above:
+        return []
+    return [
+        f"{c.title}: not triggered, but the position probe's {value:.3f} is not above the {beside:.3f} of a copy with "
+        f"random weights ({how}), so tokens that tell their place say little about training"
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from foresight.decisions.verdicts import number
 from foresight.reports.page import number_text
 from foresight.reports.q1_rows import baselines, lower_is_better
 from foresight.reports.tables import known, p_text, point_name
-from foresight.studies.position import POSITION
+from foresight.studies.position import GAIN, POSITION
 
 Row = Mapping[str, Any]
 TRAINED = "trained"
@@ -124,7 +124,16 @@ def position_sentences(measurements: Sequence[Row]) -> list[str]:
     mine = [m for m in measurements if m["name"] == POSITION]
     if not mine:
         return []
-    return [peak_sentence(mine, POSITION), untrained_sentence(mine, POSITION)]
+    top = best(trained(mine))
+    gain = ((top or {}).get("detail") or {}).get(GAIN)
+    if top is None or not gain or not known(gain.get("low")):
+        return [peak_sentence(mine, POSITION), untrained_sentence(mine, POSITION)]
+    told = f"There, on the same tokens, trained minus random weights is {with_interval(gain)}"
+    if gain["high"] < 0:
+        told += ": places are read better without training"
+    elif gain["low"] <= 0:
+        told += ", which does not exclude that places are read as well without training"
+    return [peak_sentence(mine, POSITION), f"{told}."]
 
 
 def noise_sentence(m: Row | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from foresight import metrics
 from foresight.metrics import Estimate, Space
-from foresight.studies.position import POSITION
+from foresight.studies.position import GAIN, POSITION
 from foresight.studies.rows import (
     RANDOM,
     RECALL_KS,
@@ -125,6 +125,9 @@ def decide(
         return {k: find(measurements, row, name, *place) for k, place in sides.items()}
 
     placed = [m for m in measurements if m["name"] == POSITION and place_of(m) == here]
+    for m in placed:
+        if RANDOM in m["controls"]:
+            copies["q1.fail.spatial"] = {"value": m["controls"][RANDOM], "difference": m["detail"].get(GAIN)}
     return composites, {
         **{name: find(measurements, *what, *here) for name, what in PRIMARY.items()},
         "composite": find(composites, "Q1.D", "composite score", *here),

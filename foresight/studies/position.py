@@ -11,11 +11,13 @@ from jaxtyping import Float
 
 from foresight.metrics import Estimate
 from foresight.metrics.space import group_codes
-from foresight.metrics.statistics import grouped_folds, permutation_p
-from foresight.studies.reconstruction import SHUFFLED, latent_r2
+from foresight.metrics.statistics import cluster_bootstrap, grouped_folds, permutation_p
+from foresight.studies.reconstruction import RANDOM, SHUFFLED, latent_r2
 from foresight.studies.ridge_blocks import Sums, fit_out_of_fold
 
 POSITION = "token position R²"
+GAIN = f"above {RANDOM}"
+"""What the difference to the copy is called in a measurement's detail."""
 
 FOLDS = 5
 MOST_TOKENS = 16_384
@@ -36,6 +38,15 @@ class Placed:
     """(row, col), 0 to 1 from the top left."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Probed:
+    """R² of the places and what it was worked out from, so that two of them can be held against each other."""
+
+    estimate: Estimate
+    squares: Float[np.ndarray, "sample 2"] | None
+    """Squared error of the places and their squared distance from the mean place; None where undefined."""
+
+
 def sizes(samples: int) -> tuple[int, int]:
     """Return how many samples are looked at, and how many tokens of each."""
     kept = min(samples, MOST_TOKENS // FEWEST_EACH)
@@ -50,26 +61,31 @@ def position_probe(tokens: Sequence[Placed], groups: Sequence[Any], *, seed: int
     scored. p permutes the places within each sample against the predictions; the control does so before the fit.
     Undefined for fewer than three groups and where no sample has two tokens in different places.
     """
+    return probed(tokens, groups, seed=seed).estimate
+
+
+def probed(tokens: Sequence[Placed], groups: Sequence[Any], *, seed: int = 0) -> Probed:
+    """Return `position_probe` with what it was worked out from."""
     n, codes = len(tokens), group_codes(groups, len(tokens))
     g = int(codes.max()) + 1
     if g < 3:
-        return Estimate.undefined(
-            f"a fit, a choice and a test need 3 groups, but there are {g}", n=n, n_effective=g
-        )
+        return _undefined(f"a fit, a choice and a test need 3 groups, but there are {g}", n, g)
     if not any(np.ptp(t.places, axis=0).any() for t in tokens):
-        why = "every sample has its tokens in a single place, so there is no position to tell"
-        return Estimate.undefined(why, n=n, n_effective=g)
+        return _undefined(
+            "every sample has its tokens in a single place, so there is no position to tell", n, g
+        )
     folds = grouped_folds(groups, folds=min(FOLDS, g), seed=seed)
     values = _narrowed([t.values for t in tokens], seed=seed)
     places = [t.places.astype(np.float64) for t in tokens]
     rng = np.random.default_rng([seed, 31])
     predicted, means = _out_of_fold(values, places, folds)
-    estimate = latent_r2(_squares(predicted, means, at=places), groups, seed=seed)
+    squares = _squares(predicted, means, at=places)
+    estimate = latent_r2(squares, groups, seed=seed)
     if not estimate.defined:
-        return estimate
+        return Probed(estimate=estimate, squares=None)
     moved = [rng.permutation(p) for p in places]
     without = latent_r2(_squares(*_out_of_fold(values, moved, folds), at=moved), groups, seed=seed)
-    return replace(
+    told = replace(
         estimate,
         p=_p(predicted, places, rng),
         controls={SHUFFLED: without.value},
@@ -79,6 +95,36 @@ def position_probe(tokens: Sequence[Placed], groups: Sequence[Any], *, seed: int
             "width": tokens[0].values.shape[1],
         },
     )
+    return Probed(estimate=told, squares=squares)
+
+
+def beside_copy(mine: Probed, copy: Probed, groups: Sequence[Any], *, seed: int = 0) -> Estimate:
+    """Return the estimate with what a copy with random weights reads of the same tokens' places as a control.
+
+    The detail `GAIN` holds how much higher its own R² is, {value, low, high}: the interval draws whole groups once
+    for both, so what makes a sample easy for either falls out. Unchanged where either is undefined.
+    """
+    if mine.squares is None or copy.squares is None:
+        return mine.estimate
+    codes = group_codes(groups, len(mine.squares))
+    columns = np.concatenate([mine.squares, copy.squares], axis=1)
+    totals = np.stack([np.bincount(codes, weights=c) for c in columns.T], axis=1)
+
+    def gain(t: np.ndarray) -> np.ndarray:
+        higher: np.ndarray = t[:, 2] / t[:, 3] - t[:, 0] / t[:, 1]
+        return higher
+
+    low, high = cluster_bootstrap(totals, gain, seed=seed)
+    whole = float(gain(totals.sum(axis=0, keepdims=True))[0])
+    return replace(
+        mine.estimate,
+        controls={**mine.estimate.controls, RANDOM: copy.estimate.value},
+        detail={**mine.estimate.detail, GAIN: {"value": whole, "low": low, "high": high}},
+    )
+
+
+def _undefined(why: str, n: int, groups: int) -> Probed:
+    return Probed(estimate=Estimate.undefined(why, n=n, n_effective=groups), squares=None)
 
 
 def _narrowed(values: Sequence[np.ndarray], *, seed: int) -> list[np.ndarray]:

@@ -121,6 +121,45 @@ def test_a_control_with_random_weights_that_also_passes_is_told():
     assert any("random weights" in line for line in decision.open_questions)
 
 
+def spatial(copy=None, value=0.05, half=0.02):
+    decision = decide(vlm_spatial=e(value, half), random_weights={"q1.fail.spatial": copy} if copy else {})
+    told = [line for line in decision.open_questions if "discards all spatial" in line]
+    return state(decision, "q1.fail.spatial"), told
+
+
+@pytest.mark.parametrize(
+    ("copy", "open_"),
+    [
+        ({"value": 0.0, "difference": e(0.02, 0.02)}, True),
+        ({"value": 0.0, "difference": e(0.02, math.nextafter(0.02, 0))}, False),
+        ({"value": 0.4, "difference": e(-0.35)}, True),
+        ({"value": 0.05 - 0.02}, True),
+        ({"value": math.nextafter(0.05 - 0.02, 0)}, False),
+        ({"value": 0.4, "difference": {"value": None}}, True),
+        ({"value": None}, False),
+    ],
+)
+def test_places_that_a_copy_with_random_weights_tells_as_well_are_an_open_question(copy, open_):
+    found, told = spatial(copy)
+    assert found == "NOT TRIGGERED"
+    assert bool(told) == open_
+    if told:
+        assert f"is not above the {copy['value']:.3f} of a copy with random weights" in told[0]
+
+
+def test_a_copy_changes_no_state_and_is_told_beside_the_number():
+    for value, expected in (
+        (0.02, "CAN'T TELL"),
+        (math.nextafter(0.02, 1), "NOT TRIGGERED"),
+        (-0.02, "TRIGGERED"),
+    ):
+        assert spatial(None, value)[0] == spatial({"value": 0.9}, value)[0] == expected
+    decision = decide(vlm_spatial=e(0.05), random_weights={"q1.fail.spatial": {"value": 0.9}})
+    (criterion,) = [c for c in decision.criteria if c.name == "q1.fail.spatial"]
+    assert criterion.why.endswith("a copy with random weights reads 0.900")
+    assert "neither the plan nor a source names one" in criterion.rule
+
+
 def test_adapter_counts_are_real_and_checked_against_the_budget():
     sizes = {"vlm_width": 1536, "decoder_channels": 128, "decoder_cells": 64}
     adapter = decide(**sizes).adapter

@@ -13,7 +13,7 @@ from PIL import Image
 from foresight.reports import build_q1_report, measurements_csv, render
 from foresight.reports.page import number_text
 from foresight.reports.q1_words import HALVES, NO_CEILING
-from foresight.studies.position import POSITION
+from foresight.studies.position import GAIN, POSITION
 from tests.foresight.reports.fakes import HOSTILE, POINTS, decoder_rows, measured, measurements, q1_inputs
 
 BARE = {
@@ -157,6 +157,25 @@ def test_the_position_probe_is_told_beside_its_copy_and_does_not_lead_its_row():
     assert "ridge R² VLM→decoder is 0.500" in text
     assert f"{POSITION} is 0.300" in text
     assert "training adds 0.200" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.01, 0.1, " (95 % interval 0.010 to 0.100)."),
+        (0.0, 0.1, "does not exclude that places are read as well without training."),
+        (-0.1, 0.0, "does not exclude that places are read as well without training."),
+        (-0.1, -0.01, "places are read better without training."),
+    ],
+)
+def test_places_are_told_as_trained_minus_random_weights_where_both_were_paired(low, high, told):
+    rows = [m for m in measurements() if m["row"] == "Q1.4" and m["variant"] == "trained"]
+    gain = {"value": (low + high) / 2, "low": low, "high": high}
+    probe = {**rows[-1], "name": POSITION, **measured(0.3, detail={GAIN: gain})}
+    report = build_q1_report(q1_inputs(measurements=[*rows, probe], **BARE))
+    line = next(s for s in report.sections if s.id == "Q1.4").text[-1]
+    assert line.startswith("There, on the same tokens, trained minus random weights is")
+    assert line.endswith(told)
 
 
 def test_the_methods_say_what_stands_where_a_noise_ceiling_would():

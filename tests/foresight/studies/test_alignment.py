@@ -8,7 +8,7 @@ import pytest
 from foresight.metrics import Space
 from foresight.studies import alignment, pictures
 from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
-from foresight.studies.position import POSITION
+from foresight.studies.position import GAIN, POSITION
 
 N = 60
 
@@ -76,8 +76,14 @@ def test_the_decision_reads_the_position_probe_at_the_best_point(
         {**m, "row": "Q1.4", "name": POSITION, "value": 0.1 * i}
         for i, m in enumerate(x for x in measured if x["name"] == alignment.PRIMARY["cka"][1])
     ]
-    chosen = alignment.decide([*measured, *probed], "latent")[1]["vlm_spatial"]
+    parts = alignment.decide([*measured, *probed], "latent")[1]
+    chosen = parts["vlm_spatial"]
     assert (chosen["name"], chosen["point"], chosen["variant"]) == (POSITION, "near", TRAINED)
+    assert "q1.fail.spatial" not in parts["random_weights"]
+    gain = {"value": -0.1, "low": -0.2, "high": 0.0}
+    beside = [{**m, "controls": {RANDOM: 0.4}, "detail": {GAIN: gain}} for m in probed]
+    copy = alignment.decide([*measured, *beside], "latent")[1]["random_weights"]["q1.fail.spatial"]
+    assert copy == {"value": 0.4, "difference": gain}
 
 
 def test_numbers_without_labels_or_with_too_few_samples_are_undefined_with_a_reason() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from foresight.metrics import Estimate
 from foresight.studies import position
-from foresight.studies.position import Placed, position_probe
-from foresight.studies.reconstruction import SHUFFLED
+from foresight.studies.position import GAIN, Placed, beside_copy, position_probe, probed
+from foresight.studies.reconstruction import RANDOM, SHUFFLED
 
 SAMPLES = 24
 GROUPS = [str(i // 2) for i in range(SAMPLES)]
@@ -76,6 +76,20 @@ def test_what_cannot_be_probed_says_why(tokens: list[Placed], groups: list[str],
     found: Estimate = position_probe(tokens, groups)
     assert not found.defined
     assert why in found.why
+
+
+def test_a_copy_of_the_same_tokens_is_held_against_the_model_group_by_group() -> None:
+    strong, weak = (probed(grids(s), GROUPS) for s in (30.0, 2.0))
+    found = beside_copy(strong, weak, GROUPS)
+    gain = found.detail[GAIN]
+    assert found.controls == {**strong.estimate.controls, RANDOM: weak.estimate.value}
+    assert gain["value"] == pytest.approx(strong.estimate.value - weak.estimate.value)
+    assert 0 < gain["low"] < gain["value"] < gain["high"]
+    same = beside_copy(strong, strong, GROUPS).detail[GAIN]
+    assert (same["value"], same["low"], same["high"]) == (0.0, 0.0, 0.0)
+    undefined = probed(grids(1.0, side=1), GROUPS)
+    assert beside_copy(strong, undefined, GROUPS) == strong.estimate
+    assert not beside_copy(undefined, strong, GROUPS).defined
 
 
 def test_few_samples_are_looked_at_whole_and_very_many_in_part() -> None:
