@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 _lock = threading.Lock()
 _users = 0
 _limit: Any = None
+_known: tuple[int, Any] = (0, None)
 
 
 @contextmanager
@@ -20,11 +22,9 @@ def one_thread() -> Iterator[None]:
     other cost a hundredfold (0.1 s became 21 s for forty 250 x 250 eigenproblems on two busy cores).
     """
     global _users, _limit
-    from threadpoolctl import threadpool_limits
-
     with _lock:
         if _users == 0:
-            _limit = threadpool_limits(1, user_api="blas")
+            _limit = _loaded().limit(limits=1, user_api="blas")
         _users += 1
     try:
         yield
@@ -34,3 +34,14 @@ def one_thread() -> Iterator[None]:
             if _users == 0:
                 _limit.restore_original_limits()
                 _limit = None
+
+
+def _loaded() -> Any:
+    """Return the libraries of this process that have threads, looked up again once modules were imported."""
+    global _known
+    if _known[0] != len(sys.modules):
+        from threadpoolctl import ThreadpoolController
+
+        # looking takes 1 to 4 ms, which a small product does not
+        _known = (len(sys.modules), ThreadpoolController())
+    return _known[1]
