@@ -168,13 +168,6 @@ def test_every_real_card_is_loadable_by_name_where_its_commit_is_known_and_asks_
         assert set(card.default_points) <= set(names)
 
 
-def test_the_tiny_cards_declare_their_real_size() -> None:
-    for name, part in (("qwen2.5-vl-tiny", "model"), ("ltx-video-tiny", "vae")):
-        ref = models.parse_ref(f"{name}@random0")
-        loaded = models.family(ref.card).load(ref, None, device="cpu", dtype="float32", attention="sdpa")
-        assert sum(p.numel() for p in getattr(loaded, part).parameters()) == ref.card.parameters
-
-
 def test_points_are_asked_for_by_name_or_path_and_come_in_model_order() -> None:
     card = models.get("qwen2.5-vl-tiny")
     asked = ["llm.2", "model.visual.blocks.0", "vit.1", "patch"]

@@ -26,9 +26,9 @@ SIZES = [(64, 64), (30, 57), (101, 33), (44, 44)]
 TOLERANCE = 1e-5
 
 
-def loaded(dtype: str = "float32") -> LlavaInterleave:
+def loaded() -> LlavaInterleave:
     ref = models.parse_ref("llava-interleave-tiny")
-    return FAMILY.load(ref, None, device="cpu", dtype=dtype, attention="sdpa")
+    return FAMILY.load(ref, None, device="cpu", dtype="float32", attention="sdpa")
 
 
 @pytest.fixture(scope="module")
@@ -139,35 +139,6 @@ def test_the_models_inputs_are_its_own_processors(vlm: LlavaInterleave) -> None:
         assert torch.equal(inputs[name], expected[name])
 
 
-def test_one_pass_ends_after_the_deepest_point_and_vision_points_never_enter_the_language_model(
-    vlm: LlavaInterleave,
-) -> None:
-    core = vlm.model.model
-    modules = {"vit.1": core.vision_tower.encoder.layers[0], "vit.3": core.vision_tower.encoder.layers[2],
-               "projector": core.multi_modal_projector, "llm": core.language_model,
-               "llm.2": core.language_model.layers[1], "llm.3": core.language_model.layers[2]}  # fmt: skip
-    whole = vlm.extract([frames_of(64, 64), frames_of(37, 91, time=2)], ["all"])
-    seen: list[str] = []
-    handles = [m.register_forward_pre_hook(lambda *_, n=n: seen.append(n)) for n, m in modules.items()]
-    try:
-        for asked, names, reached in (
-            (["vit.2", "patch"], {"patch", "vit.2"}, ["vit.1"]),
-            (["L1", "L2"], {"vit.3", "projected"}, ["vit.1", "vit.3", "projector"]),
-            (["L3", "L4"], {"llm.1", "llm.2"}, ["vit.1", "vit.3", "projector", "llm", "llm.2"]),
-        ):
-            seen.clear()
-            passes = vlm.forwards
-            found = vlm.extract([frames_of(64, 64), frames_of(37, 91, time=2)], asked)
-            assert seen == reached
-            assert vlm.forwards == passes + 1
-            for ours, all_points in zip(found, whole, strict=True):
-                assert set(ours) == names
-                assert all(torch.equal(ours[n].values, all_points[n].values) for n in names)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def test_each_frame_is_an_image_of_its_own_and_neighbours_do_not_change_it(vlm: LlavaInterleave) -> None:
     clip = frames_of(37, 91, time=3)
     crowd = vlm.extract([frames_of(64, 64, seed=5), clip, frames_of(30, 57, seed=6)], ["all"])[1]
@@ -178,26 +149,6 @@ def test_each_frame_is_an_image_of_its_own_and_neighbours_do_not_change_it(vlm: 
             assert relative(crowd[name].values[here], alone.values) < TOLERANCE
             assert crowd[name].time_s[here].tolist() == [clip.times_s[t]] * 25
             assert crowd[name].row[here].tolist() == alone.row.tolist()
-
-
-def test_the_text_before_the_image_changes_language_layers_and_nothing_before_them(
-    vlm: LlavaInterleave,
-) -> None:
-    card = dataclasses.replace(vlm.card, prompt_prefix="look: ")
-    prompted = LlavaInterleave(card, vlm.model, vlm.tokenizer, vlm.image_processor)
-    plain, other = (m.extract([frames_of(64, 64)], ["all"])[0] for m in (vlm, prompted))
-    for point in models.points(CARD):
-        assert torch.equal(other[point.name].values, plain[point.name].values) is not point.prompted
-
-
-def test_the_planned_grid_is_the_one_that_comes_out(vlm: LlavaInterleave) -> None:
-    batch = [frames_of(*size, time=1 + i) for i, size in enumerate(SIZES)]
-    for frames, tokens in zip(batch, vlm.extract(batch, ["all"]), strict=True):
-        for point in models.points(CARD):
-            found, count = tokens[point.name], len(frames.pixels)
-            assert FAMILY.grid(CARD, point, frames.size, count) == found.grid
-            assert models.token_count(CARD, point, frames.size, count) == len(found.values)
-            assert found.values.shape[1] == point.width
 
 
 # --- cards and checkpoints --------------------------------------------------------------------------------------
@@ -233,26 +184,13 @@ def test_real_cards_have_the_published_architecture(name: str) -> None:
     assert str(models.parse_ref(name)) == f"{name}@{card.revision}"
 
 
-def test_the_tiny_card_says_its_size_and_computes_in_half_precision_when_asked(vlm: LlavaInterleave) -> None:
-    assert CARD.parameters == sum(p.numel() for p in vlm.model.parameters())
-    assert str(models.parse_ref("llava-interleave-tiny")) == "llava-interleave-tiny@random0"
-    tokens = loaded("bfloat16").extract([frames_of(64, 64)], ["vit.3", "llm.4"])[0]
-    assert {t.values.dtype for t in tokens.values()} == {torch.bfloat16}
-
-
 def read(folder: Path, card: models.Card = CARD) -> LlavaInterleave:
     ref = models.ModelRef(card=card, kind="path", value=str(folder))
     return models.family(card).load(ref, folder, device="cpu", dtype="float32", attention="sdpa")
 
 
-def test_a_saved_checkpoint_gives_equal_values_and_another_model_is_refused(
-    vlm: LlavaInterleave, tmp_path: Path
-) -> None:
+def test_the_checkpoint_of_another_model_is_refused(vlm: LlavaInterleave, tmp_path: Path) -> None:
     vlm.save(tmp_path)
-    batch = [frames_of(37, 91), frames_of(64, 64)]
-    for ours, theirs in zip(vlm.extract(batch, ["all"]), read(tmp_path).extract(batch, ["all"]), strict=True):
-        assert all(torch.equal(ours[p].values, theirs[p].values) for p in POINTS)
-
     other = dict(CARD.config) | {"model": {**CARD.config["model"], "vision_feature_layer": -2}}
     with pytest.raises(ValueError, match="declares vision_feature_layer = -2, but the checkpoint has -1"):
         read(tmp_path, dataclasses.replace(CARD, config=other))

@@ -29,14 +29,13 @@ CARD = models.get("llava-next-tiny")
 FAMILY = models.family(CARD)
 POINTS = [p.name for p in models.points(CARD)]
 TOWER = ["patch", "vit.1", "vit.2", "vit.3"]
-PACKED = [p for p in POINTS if p == "packed" or p.startswith("llm")]
 # one canvas each: 2 x 2 tiles, a row of two, a row of three, a column of three, a column of two; most are padded
 SIZES = [(64, 64), (30, 57), (37, 91), (101, 33), (50, 20), (23, 120)]
 
 
-def loaded(dtype: str = "float32") -> LlavaNext:
+def loaded() -> LlavaNext:
     ref = models.parse_ref("llava-next-tiny")
-    return FAMILY.load(ref, None, device="cpu", dtype=dtype, attention="sdpa")
+    return FAMILY.load(ref, None, device="cpu", dtype="float32", attention="sdpa")
 
 
 @pytest.fixture(scope="module")
@@ -226,47 +225,6 @@ def test_the_models_inputs_are_its_own_processors(vlm: LlavaNext) -> None:
     assert inputs["input_ids"][0, 0] == vlm.tokenizer.convert_tokens_to_ids("<s>")
 
 
-def test_a_point_asked_alone_out_of_order_or_by_the_plans_name_has_the_same_values(vlm: LlavaNext) -> None:
-    batch = [frames_of(64, 64), frames_of(37, 91, seed=1)]
-    whole = vlm.extract(batch, ["all"])
-    by_plan = {"L1": "vit.2", "L2": "projected", "L3": "llm.1", "L4": "llm.2", "L5": "llm.4"}
-    for asked, names in (
-        (["llm.3", "vit.1"], {"vit.1", "llm.3"}),
-        (["packed"], {"packed"}),
-        (["packed", "projected", "vit.3"], {"vit.3", "projected", "packed"}),
-        (list(by_plan), set(by_plan.values())),
-    ):
-        for image, tokens in enumerate(vlm.extract(batch, asked)):
-            assert set(tokens) == names
-            for name, part in tokens.items():
-                assert torch.equal(part.values, whole[image][name].values)
-
-
-def test_one_pass_ends_after_the_deepest_point_and_vision_points_never_enter_the_language_model(
-    vlm: LlavaNext,
-) -> None:
-    core = vlm.model.model
-    modules = {"vit.1": core.vision_tower.encoder.layers[0], "vit.3": core.vision_tower.encoder.layers[2],
-               "projector": core.multi_modal_projector, "llm": core.language_model,
-               "llm.2": core.language_model.layers[1], "llm.3": core.language_model.layers[2]}  # fmt: skip
-    seen: list[str] = []
-    handles = [m.register_forward_pre_hook(lambda *_, n=n: seen.append(n)) for n, m in modules.items()]
-    try:
-        for asked, reached in (
-            (["patch", "vit.2"], ["vit.1"]),
-            (["vit.1", "projected", "packed"], ["vit.1", "vit.3", "projector"]),
-            (["packed", "llm.2"], ["vit.1", "vit.3", "projector", "llm", "llm.2"]),
-        ):
-            seen.clear()
-            passes = vlm.forwards
-            vlm.extract([frames_of(64, 64), frames_of(37, 91, time=2)], asked)
-            assert seen == reached
-            assert vlm.forwards == passes + 1
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 # --- tiles, kinds, clips ----------------------------------------------------------------------------------------
 
 
@@ -338,26 +296,6 @@ def test_each_frame_of_a_clip_is_an_image_of_its_own_in_the_order_of_time(vlm: L
             assert tokens.time_s[here].tolist() == np.concatenate(times).tolist()
 
 
-def test_neighbours_padding_tiles_and_longer_prompts_do_not_change_a_sample(vlm: LlavaNext) -> None:
-    alone = vlm.extract([frames_of(30, 57)], ["all"])[0]
-    crowd = [frames_of(64, 64, seed=5), frames_of(30, 57), frames_of(50, 20, time=2, seed=6)]
-    crowded = vlm.extract(crowd, ["all"])[1]
-    for point in POINTS:
-        assert relative(crowded[point].values, alone[point].values) < TOLERANCE
-
-
-def test_the_text_before_the_image_changes_language_layers_and_nothing_before_them(vlm: LlavaNext) -> None:
-    card = dataclasses.replace(vlm.card, prompt_prefix="look: ")
-    prompted = LlavaNext(card, vlm.model, vlm.tokenizer, vlm.image_processor)
-    plain, other = (m.extract([frames_of(64, 64)], ["all"])[0] for m in (vlm, prompted))
-    for point in models.points(CARD):
-        if point.prompted:
-            assert relative(other[point.name].values, plain[point.name].values) > 1e-3
-        else:
-            assert torch.equal(other[point.name].values, plain[point.name].values)
-    assert {p.name for p in models.points(CARD) if p.prompted} == set(PACKED) - {"packed"}
-
-
 # --- planning ---------------------------------------------------------------------------------------------------
 
 
@@ -427,29 +365,13 @@ def test_real_cards_have_the_published_architecture(name: str) -> None:
     assert str(models.parse_ref(name)) == f"{name}@{card.revision}"
 
 
-def test_the_tiny_card_says_its_size(vlm: LlavaNext) -> None:
-    assert CARD.parameters == sum(p.numel() for p in vlm.model.parameters())
-    assert str(models.parse_ref("llava-next-tiny")) == "llava-next-tiny@random0"
-
-
-def test_a_half_precision_model_gives_half_precision_latents() -> None:
-    tokens = loaded("bfloat16").extract([frames_of(64, 64)], ["packed", "llm.4"])[0]
-    assert {t.values.dtype for t in tokens.values()} == {torch.bfloat16}
-
-
 def read(folder: Path, card: models.Card = CARD) -> LlavaNext:
     ref = models.ModelRef(card=card, kind="path", value=str(folder))
     return models.family(card).load(ref, folder, device="cpu", dtype="float32", attention="sdpa")
 
 
-def test_a_saved_checkpoint_gives_equal_values_and_another_model_is_refused(
-    vlm: LlavaNext, tmp_path: Path
-) -> None:
+def test_the_checkpoint_of_another_model_is_refused(vlm: LlavaNext, tmp_path: Path) -> None:
     vlm.save(tmp_path)
-    batch = [frames_of(37, 91), frames_of(64, 64)]
-    for ours, theirs in zip(vlm.extract(batch, ["all"]), read(tmp_path).extract(batch, ["all"]), strict=True):
-        assert all(torch.equal(ours[p].values, theirs[p].values) for p in POINTS)
-
     deeper = dict(CARD.config) | {"vision": dict(CARD.config["vision"]) | {"num_hidden_layers": 9}}
     with pytest.raises(ValueError, match="declares vision num_hidden_layers = 9, but the checkpoint has 3"):
         read(tmp_path, dataclasses.replace(CARD, config=deeper))

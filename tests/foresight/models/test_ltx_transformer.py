@@ -23,9 +23,9 @@ POINTS = [p.name for p in models.points(CARD)]
 TOLERANCE = 5e-5
 
 
-def loaded(name: str, folder: Path | None = None, dtype: str = "float32") -> LtxTransformer:
+def loaded(name: str, folder: Path | None = None) -> LtxTransformer:
     ref = models.parse_ref(name)
-    return ltx_transformer.load(ref, folder, device="cpu", dtype=dtype, attention="sdpa")
+    return ltx_transformer.load(ref, folder, device="cpu", dtype="float32", attention="sdpa")
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +105,6 @@ def test_each_clip_keeps_its_own_clock_in_a_batch(model: LtxTransformer) -> None
     assert relative(together[0]["dit.4@0.25"].values, together[1]["dit.4@0.25"].values) > 1e-4
 
 
-def test_neighbours_of_other_sizes_and_lengths_change_nothing(model: LtxTransformer) -> None:
-    batch = [
-        frames_of(64, 64),
-        frames_of(32, 48, seed=1),
-        frames_of(64, 64, seed=2),
-        frames_of(64, 64, time=3),
-    ]
-    crowded = model.extract(batch, ["all"])
-    for frames, tokens in zip(batch, crowded, strict=True):
-        alone = model.extract([frames], ["all"])[0]
-        for point in POINTS:
-            assert tokens[point].grid == alone[point].grid
-            assert relative(tokens[point].values, alone[point].values) < TOLERANCE
-
-
 def test_one_pass_for_each_level_asked_for_ends_after_its_deepest_layer(model: LtxTransformer) -> None:
     whole = model.extract([frames_of(32, 32)], ["all"])[0]
     ran: list[int] = []
@@ -150,12 +135,7 @@ def test_levels_give_other_latents_and_the_same_every_time(model: LtxTransformer
     assert relative(first["dit.2@0.5"].values, first["dit.2@0.05"].values) > 0.1
 
 
-def test_the_planned_grid_is_the_one_that_comes_out(model: LtxTransformer) -> None:
-    for size, time in [((64, 64), 1), ((40, 72), 3), ((16, 32), 9)]:
-        found = model.extract([frames_of(*size, time=time)], ["all"])[0]
-        for point in models.points(CARD):
-            assert ltx_transformer.grid(CARD, point, size, time) == found[point.name].grid
-            assert found[point.name].values.shape[1] == point.width
+def test_a_length_that_its_autoencoder_would_cut_is_refused(model: LtxTransformer) -> None:
     with pytest.raises(ValueError, match=r"ltx-video-transformer-tiny encodes 2k\+1 frames, but got 4"):
         model.extract([frames_of(64, 64, time=4)], ["all"])
 
@@ -207,7 +187,7 @@ def test_the_real_transformer_reads_latents_of_the_pinned_autoencoder(
         )
 
 
-def test_cards_declare_their_real_size_and_architecture(model: LtxTransformer) -> None:
+def test_the_real_card_has_the_published_architecture() -> None:
     real = models.get("ltx-video-transformer")
     with torch.device("meta"):
         transformer = LTXVideoTransformer3DModel()
@@ -216,15 +196,7 @@ def test_cards_declare_their_real_size_and_architecture(model: LtxTransformer) -
         == real.parameters
     )
     assert all(transformer.config[k] == v for k, v in real.config["transformer"].items())
-    parts = (model.transformer, model.autoencoder.vae)
-    assert sum(p.numel() for part in parts for p in part.parameters()) == CARD.parameters
     by_name = {p.name: p for p in models.points(real)}
     assert len(by_name) == 3 * 28
     assert by_name["dit.14@0.25"].width == 2048
     assert ltx_transformer.grid(real, by_name["dit.28@0.5"], (256, 384), 17) == (3, 8, 12)
-
-
-def test_a_half_precision_model_gives_half_precision_latents() -> None:
-    half = loaded("ltx-video-transformer-tiny", dtype="bfloat16")
-    tokens = half.extract([frames_of(64, 64, time=3)], ["dit.4@0.25"])[0]["dit.4@0.25"]
-    assert tokens.values.dtype == torch.bfloat16

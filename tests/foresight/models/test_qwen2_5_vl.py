@@ -160,41 +160,6 @@ def test_every_layer_of_stills_and_clips_of_odd_sizes_equals_the_plain_forward_p
         assert relative(tokens["llm.final"].values, plain.last_hidden_state[entry][visual]) < TOLERANCE
 
 
-def test_a_point_asked_alone_out_of_order_or_by_module_path_has_the_same_values(vlm: QwenVision) -> None:
-    batch = [frames_of(64, 64), frames_of(96, 64, seed=1)]
-    whole = vlm.extract(batch, POINTS)
-    for asked in (["llm.4", "vit.1"], ["model.visual.blocks.2"], ["merged", "patch"]):
-        for image, tokens in enumerate(vlm.extract(batch, asked)):
-            for name, part in tokens.items():
-                assert torch.equal(part.values, whole[image][name].values)
-    assert set(vlm.extract(batch, ["model.visual.blocks.2"])[0]) == {"vit.3"}
-
-
-def test_all_points_take_one_forward_pass_that_ends_after_the_deepest(vlm: QwenVision) -> None:
-    seen: list[str] = []
-    watched = {"vit.4": vlm.model.model.visual.blocks[3], "llm.1": vlm.model.model.language_model.layers[0]}
-    handles = [m.register_forward_hook(lambda *_, n=n: seen.append(n)) for n, m in watched.items()]
-    try:
-        passes = vlm.forwards
-        vlm.extract([frames_of(64, 64)], ["patch", "vit.1", "vit.2"])
-        assert seen == []
-        assert vlm.forwards == passes + 1
-        vlm.extract([frames_of(64, 64)], ["vit.2", "merged"])
-        assert seen == ["vit.4"]
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def test_neighbours_and_padding_do_not_change_a_sample(vlm: QwenVision) -> None:
-    alone = vlm.extract([frames_of(64, 64)], POINTS)[0]
-    crowded = vlm.extract([frames_of(96, 112, seed=5), frames_of(64, 64), frames_of(32, 32, seed=6)], POINTS)[
-        1
-    ]
-    for point in POINTS:
-        assert relative(crowded[point].values, alone[point].values) < TOLERANCE
-
-
 def test_a_clip_keeps_the_time_of_its_tokens_and_its_patches_their_place(vlm: QwenVision) -> None:
     clip = frames_of(64, 64, time=5, step_s=0.5)
     tokens = vlm.extract([clip, clip], ["vit.2", "llm.2"])[0]
@@ -214,47 +179,11 @@ def test_stills_and_clips_are_not_mixed_in_a_batch(vlm: QwenVision) -> None:
         vlm.extract([frames_of(64, 64), frames_of(64, 64, time=4)], ["vit.1"])
 
 
-def test_the_text_before_the_image_changes_language_layers_and_nothing_in_the_vision_tower(
-    vlm: QwenVision,
-) -> None:
-    import dataclasses
-
-    prompted = QwenVision(
-        dataclasses.replace(vlm.card, prompt_prefix="look: "),
-        vlm.model,
-        vlm.tokenizer,
-        vlm.image_processor,
-        vlm.video_processor,
-    )
-    plain, other = (m.extract([frames_of(64, 64)], ["vit.4", "llm.2"])[0] for m in (vlm, prompted))
-    assert torch.equal(plain["vit.4"].values, other["vit.4"].values)
-    assert relative(other["llm.2"].values, plain["llm.2"].values) > 1e-3
-    by_name = {p.name: p for p in models.points(vlm.card)}
-    assert by_name["llm.2"].prompted
-    assert not by_name["vit.4"].prompted
-
-
-def test_a_half_precision_model_gives_half_precision_latents() -> None:
-    ref = models.parse_ref("qwen2.5-vl-tiny@random0")
-    half = models.family(ref.card).load(ref, None, device="cpu", dtype="bfloat16", attention="sdpa")
-    tokens = half.extract([frames_of(64, 64)], ["llm.4"])[0]["llm.4"]
-    assert tokens.values.dtype == torch.bfloat16
-
-
 @pytest.mark.parametrize(
     "size", [(64, 64), (480, 640), (224, 224), (128, 128), (1080, 1920), (30, 50), (4000, 3000)]
 )
 def test_planned_sizes_are_the_processors(size: tuple[int, int]) -> None:
     assert resized(size, unit=28, least=56 * 56) == smart_resize(*size, factor=28, max_pixels=28 * 28 * 1280)
-
-
-def test_the_planned_grid_is_the_one_that_comes_out(vlm: QwenVision) -> None:
-    family = models.family(vlm.card)
-    for size in [(64, 64), (96, 64), (80, 112)]:
-        tokens = vlm.extract([frames_of(*size)], POINTS)[0]
-        for point in models.points(vlm.card):
-            assert family.grid(vlm.card, point, size, 1) == tokens[point.name].grid
-            assert tokens[point.name].values.shape[1] == point.width
 
 
 def test_real_cards_have_the_published_architecture() -> None:
