@@ -133,23 +133,28 @@ class References:
         if why := too_few(house):
             return record_why(house, self.recipe(house, given), why)
         bench = Bench(house=house, given=given, decoder=self.decoder, seed=self.seed)
-        mean = _mean_picture(bench)
-        colour = np.broadcast_to(mean.mean(axis=(0, 1, 2)), mean.shape)
-        ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            study.ROUND_TRIP: lambda some: bench.model.decode(bench.cells(some)),
-            study.MEAN_IMAGE: lambda some: np.stack([mean] * len(some)),
-            study.ONE_COLOUR: lambda some: np.stack([colour] * len(some)),
-        }
-        files: dict[str, bytes] = {}
-        scores = {}
-        for way, rebuilt in ways.items():
-            scores[way], shown = bench.score(rebuilt, progress, way)
-            files |= pngs(way, shown)
-        files |= pngs("input", [p for _, p in bench.pictures(bench.scored[:EXAMPLES])])
+        scores, files = score_references(bench, progress)
         record_scores(
             house, self.recipe(house, given), scores=scores, told={}, files=files,
             more={"distance": bench.distance.name},
         )  # fmt: skip
+
+
+def score_references(bench: Bench, progress: Progress) -> tuple[dict[str, Scores], dict[str, bytes]]:
+    """Return the scores of what needs no VLM, by name, and PNG files of the first pictures and of the true ones."""
+    mean = _mean_picture(bench)
+    colour = np.broadcast_to(mean.mean(axis=(0, 1, 2)), mean.shape)
+    ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        study.ROUND_TRIP: lambda some: bench.model.decode(bench.cells(some)),
+        study.MEAN_IMAGE: lambda some: np.stack([mean] * len(some)),
+        study.ONE_COLOUR: lambda some: np.stack([colour] * len(some)),
+    }
+    files: dict[str, bytes] = {}
+    scores = {}
+    for way, rebuilt in ways.items():
+        scores[way], shown = bench.score(rebuilt, progress, way)
+        files |= pngs(way, shown)
+    return scores, files | pngs("input", [p for _, p in bench.pictures(bench.scored[:EXAMPLES])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,26 +214,33 @@ class Rebuild:
                 pairs.where  # noqa: B018 (tells whether the tokens fill a grid)
             except ValueError as error:
                 return record_why(house, recipe, str(error))
-            training = np.flatnonzero(bench.folds != study.TEST)
-            ridge = study.fit_probe((bench.folds[some], x, y) for some, x, y in pairs.parts(training))
-            found = rebuild(bench, pairs, ridge.predict, ridge.mean_y, progress, reading)
-            scores[reading], latents, shown = found
+            scores[reading], told[reading], shown = fit_and_rebuild(bench, pairs, progress, reading)
             files |= pngs(reading, shown)
-            told[reading] = {
-                "penalty": ridge.penalty,
-                "validation_r2": finite(ridge.validation_r2),
-                "latents": np.round(latents, 6).tolist(),
-                "grid": list(pairs.grid),
-                "placed": list(pairs.where.tokens),
-                "blocks": list(pairs.where.blocks),
-                "trained on": len(training),
-                "parameters": int(ridge.weights.size + ridge.mean_x.size + ridge.mean_y.size),
-            }
         first = told[self.readings[0]]
         record_scores(
             house, recipe, scores=scores, told=told, files=files,
             values={"validation_r2": first["validation_r2"], "grid": first["grid"]},
         )  # fmt: skip
+
+
+def fit_and_rebuild(
+    bench: Bench, pairs: Pairs, progress: Progress, text: str
+) -> tuple[Scores, dict[str, Any], list[np.ndarray]]:
+    """Return the scores of a ridge fitted on all samples but the fold `TEST`, what is told of it, and pictures."""
+    training = np.flatnonzero(bench.folds != study.TEST)
+    ridge = study.fit_probe((bench.folds[some], x, y) for some, x, y in pairs.parts(training))
+    scores, latents, shown = rebuild(bench, pairs, ridge.predict, ridge.mean_y, progress, text)
+    told = {
+        "penalty": ridge.penalty,
+        "validation_r2": finite(ridge.validation_r2),
+        "latents": np.round(latents, 6).tolist(),
+        "grid": list(pairs.grid),
+        "placed": list(pairs.where.tokens),
+        "blocks": list(pairs.where.blocks),
+        "trained on": len(training),
+        "parameters": int(ridge.weights.size + ridge.mean_x.size + ridge.mean_y.size),
+    }
+    return scores, told, shown
 
 
 def rebuild(
