@@ -40,25 +40,25 @@ def read(
     return _frames(value, pixels), Header(**value["header"])
 
 
-def probe(path: str, *, wait_s: float = WAIT_S) -> ClipFacts:
+def probe(path: str) -> ClipFacts:
     """Return what `probe_clip` returns, found in another process. Raises ClipError."""
-    facts = _ask(probe_request(_absolute(path)), wait_s, refuse=ClipError)[0]["facts"]
+    facts = _ask(probe_request(_absolute(path)), refuse=ClipError)[0]["facts"]
     return ClipFacts(**(facts | {"size": tuple(facts["size"]), "header": Header(**facts["header"])}))
 
 
-def read_still(path: str, *, wait_s: float = WAIT_S) -> Frames:
+def read_still(path: str) -> Frames:
     """Return the still as one frame, decoded in another process. Raises StillError and OSError."""
     request = still_request(_absolute(path), pixels=True)
-    return _frames(*_ask(request, wait_s, refuse=StillError))
+    return _frames(*_ask(request, refuse=StillError))
 
 
-def probe_still(path: str, *, wait_s: float = WAIT_S) -> dict[str, Any]:
+def probe_still(path: str) -> dict[str, Any]:
     """Return `size` [height, width] px and how many `pictures` the file holds, after decoding the still whole.
 
     Raises StillError and OSError.
     """
     request = still_request(_absolute(path), pixels=False)
-    facts: dict[str, Any] = _ask(request, wait_s, refuse=StillError)[0]["facts"]
+    facts: dict[str, Any] = _ask(request, refuse=StillError)[0]["facts"]
     return facts
 
 
@@ -70,7 +70,7 @@ def stop_idle() -> None:
 
 
 def _ask(
-    request: bytes, wait_s: float, *, refuse: type[ClipError | StillError]
+    request: bytes, wait_s: float = WAIT_S, *, refuse: type[ClipError | StillError]
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Return a worker's answer; a file that it refuses, or dies of, raises `refuse`."""
     worker = _idle_one() or _Worker()

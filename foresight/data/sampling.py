@@ -87,6 +87,6 @@ class Sampling:
         return np.clip(shown, 0, count - 1).astype(np.int64)
 
 
-def causal_length(at_least: int, *, stride: int = 8) -> int:
-    """Return the smallest stride·k + 1 that is `at_least` or more: what causal video autoencoders take."""
-    return -(-max(at_least - 1, 0) // stride) * stride + 1
+def causal_length(at_least: int) -> int:
+    """Return the smallest 8 k + 1 that is `at_least` or more: what causal video autoencoders take."""
+    return -(-max(at_least - 1, 0) // 8) * 8 + 1

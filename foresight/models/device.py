@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Device = Literal["auto", "cpu", "cuda"]
 DTYPES = ("float32", "float16", "bfloat16")
 KERNELS = ("flash_attention_2", "sdpa", "eager")
 """Attention kernels, the fastest first. In bfloat16 their values differ by about 2e-2 relative."""

@@ -9,10 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import nn
+from typing import Any
 
 COSMETIC = frozenset(
     {"_name_or_path", "_commit_hash", "transformers_version", "_diffusers_version", "torch_dtype", "dtype"}
@@ -71,31 +68,14 @@ def fingerprint(folder: Path, *, sha256: Hasher | None = None) -> dict[str, str]
     }
 
 
-def adapter_fingerprint(folder: Path, *, sha256: Hasher | None = None) -> str:
+def adapter_fingerprint(folder: Path) -> str:
     """Return the digest of a low-rank adapter: its weights and the settings they are merged with.
 
     Equal for a copy in another folder, and whatever it says of where its base model lay.
     """
-    sha256 = sha256 or file_sha256
     settings = json.loads((folder / "adapter_config.json").read_text())
     kept = {k: v for k, v in settings.items() if k not in ADAPTER_COSMETIC}
-    return _digest({"weights": sha256(folder / "adapter_model.safetensors"), "settings": kept})
-
-
-def memory_sha256(module: nn.Module) -> str:
-    """Return the SHA-256 of a model's tensors as they are in memory: names, types, shapes and bytes.
-
-    For a model that was changed after it was loaded, which no file knows of: one changed element, another
-    type or a merged adapter make another digest; saving and loading does not. Buffers that are not saved
-    are not part of it. Weights that several names share count under each.
-    """
-    import torch
-
-    found = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+    return _digest({"weights": file_sha256(folder / "adapter_model.safetensors"), "settings": kept})
 
 
 def random_fingerprint(config: Mapping[str, Any], seed: int) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from foresight.models.card import Card
@@ -32,7 +31,7 @@ def build_tokenizer() -> Any:
     return byte_tokenizer(SPECIAL, pad="<|endoftext|>", end="<|im_end|>")
 
 
-def build_config(card: Card, overrides: Mapping[str, Any] | None = None) -> Any:
+def build_config(card: Card) -> Any:
     """Return the transformers configuration of a tiny card."""
     from transformers import Qwen2_5_VLConfig
 
@@ -57,5 +56,4 @@ def build_config(card: Card, overrides: Mapping[str, Any] | None = None) -> Any:
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
-        **(overrides or {}),
     )

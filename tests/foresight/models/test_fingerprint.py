@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,23 +15,15 @@ from foresight.models.fingerprint import (
     adapter_fingerprint,
     file_sha256,
     fingerprint,
-    memory_sha256,
     snapshot_sha256,
 )
-
-REF = models.parse_ref("qwen2.5-vl-tiny@random3")
-FAMILY = models.family(REF.card)
-
-
-def loaded(folder: Path | None = None, dtype: str = "float32") -> Any:
-    ref = models.parse_ref(f"qwen2.5-vl-tiny@path:{folder}") if folder else REF
-    return FAMILY.load(ref, folder, device="cpu", dtype=dtype, attention="sdpa")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    loaded().save(folder)
+    ref = models.parse_ref("qwen2.5-vl-tiny@random3")
+    models.family(ref.card).load(ref, None, device="cpu", dtype="float32", attention="sdpa").save(folder)
     return folder
 
 
@@ -75,33 +66,6 @@ def test_quantised_weights_are_another_model(checkpoint: Path, tmp_path: Path) -
     weights = {k: v.to(torch.float16) for k, v in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert fingerprint(folder)["weights"] != fingerprint(checkpoint)["weights"]
-
-
-def test_a_model_in_memory_is_what_it_was_saved_as(checkpoint: Path) -> None:
-    assert memory_sha256(loaded(checkpoint).model) == memory_sha256(loaded().model)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_one_changed_element_in_memory_is_another_model(dtype: str) -> None:
-    model = loaded(dtype=dtype).model
-    before = memory_sha256(model)
-    assert memory_sha256(model) == before
-    weight = model.model.visual.blocks[2].attn.proj.weight
-    with torch.no_grad():
-        weight[3, 5] += 1
-    changed = memory_sha256(model)
-    with torch.no_grad():
-        weight[3, 5] -= 1
-    assert changed != before
-
-
-def test_another_type_or_another_layout_in_memory() -> None:
-    assert memory_sha256(loaded(dtype="bfloat16").model) != memory_sha256(loaded().model)
-    linear = torch.nn.Linear(3, 5)
-    flipped = torch.nn.Linear(3, 5)
-    flipped.weight = torch.nn.Parameter(linear.weight.detach().T.contiguous().T)  # same values, other strides
-    flipped.bias = linear.bias
-    assert memory_sha256(flipped) == memory_sha256(linear)
 
 
 @pytest.fixture
