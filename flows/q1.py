@@ -7,6 +7,7 @@ from flows.experiments import flows_of
 from flows.settings import AlignmentSettings
 from tasks.house import House
 from tasks.ingest import Ingest
+from tasks.layouts import Layouts
 from tasks.measure import TITLES, Compared, Decide, Measure, MeasuredRow
 from tasks.position import Positions
 from tasks.publish import DecodeExamples, Q1Report, decodes
@@ -21,7 +22,8 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
     decoder = one_point(
         extraction(role_of(settings.decoder, "decoder"), settings, house, points=settings.decoder_points)
     )
-    copies = tuple(c for v in vlm if (c := control_of(v, settings, house)))
+    # two models of one card are held against one copy
+    copies = tuple({c.name: c for v in vlm if (c := control_of(v, settings, house))}.values())
     decoder_copy = control_of(decoder, settings, house)
     compared = Compared(vlm=vlm, copies=copies, decoder=decoder, decoder_copy=decoder_copy)
     rows: tuple[MeasuredRow, ...] = (
@@ -29,8 +31,16 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
         Positions(compared=compared, seed=settings.seed),
     )
     decide = Decide(rows=rows, compared=compared)
+    layouts = Layouts(compared=compared, seed=settings.seed)
     examples = DecodeExamples(decoder=decoder) if decodes(decoder) else None
-    report = Q1Report(rows=rows, decide=decide, examples=examples, compared=compared, seed=settings.seed)
+    report = Q1Report(
+        rows=rows,
+        decide=decide,
+        layouts=layouts,
+        examples=examples,
+        compared=compared,
+        seed=settings.seed,
+    )
     # the decoder first: its pictures are the first thing there is to see
     return [
         Ingest(),
@@ -38,6 +48,7 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
         *([examples] if examples else []),
         *rows,
         decide,
+        layouts,
         report,
     ]
 

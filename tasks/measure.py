@@ -14,6 +14,7 @@ from foresight.decisions import q1_decision
 from foresight.nouns import Manifest
 from foresight.studies import alignment
 from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
+from foresight.studies.rows import place_names
 from tasks.extract import Extract
 from tasks.house import House, Progress, WrongRequest
 from tasks.kept import keep_decision, keep_measurements, read_measurements
@@ -62,12 +63,20 @@ class Compared:
             return replace(self, vlm=(), copies=())
         return self if row in ALONE else replace(self, decoder_copy=None)
 
+    def without_copies(self) -> Compared:
+        """Return what somebody asked to compare."""
+        return replace(self, copies=(), decoder_copy=None)
+
     def places(self) -> list[tuple[Extract, str, str, str]]:
         """Return (extraction, model, point, variant) of every space, the decoder's after the VLMs'."""
         named = [(e, e.ref.short, TRAINED if e.ref.kind != "random" else RANDOM) for e in self.vlm]
-        # a copy goes by the name of the model it controls, so that their numbers stand side by side
-        by_card = {e.ref.card.name: e.ref.short for e in self.vlm}
-        named += [(e, by_card[e.ref.card.name], RANDOM) for e in self.copies]
+        # a copy goes by the name of each model it controls, so that their numbers stand side by side
+        named += [
+            (copy, e.ref.short, RANDOM)
+            for copy in self.copies
+            for e in self.vlm
+            if e.ref.kind != "random" and e.ref.random_twin() == copy.ref
+        ]
         named += [(self.decoder, self.decoder.ref.short, TRAINED)]
         if self.decoder_copy:
             named += [(self.decoder_copy, self.decoder.ref.short, RANDOM)]
@@ -170,8 +179,10 @@ class Decide:
         decoder = self.compared.decoder
         point, card = decoder.points[0], decoder.ref.card
         counts = models.family(card).grid(card, point, decoder.framing.size or card.size, 1)
+        widths = {(e.ref.short, p.name): p.width for e in self.compared.vlm for p in e.points}
+        names = place_names(widths)
         return {
-            "points": {p.name: p.width for e in self.compared.vlm for p in e.points},
+            "points": {names[place]: width for place, width in widths.items()},
             "decoder_channels": point.width,
             "decoder_cells": counts[0] * counts[1] * counts[2],
         }

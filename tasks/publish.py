@@ -30,10 +30,10 @@ from foresight.reports import (
 )
 from foresight.reports.galleries import gallery
 from foresight.studies import pictures
-from foresight.studies.alignment import TRAINED
 from tasks.extract import Extract
 from tasks.house import House, Progress, write_whole
 from tasks.kept import read_decision, read_measurements, to_json
+from tasks.layouts import Layouts, read_layouts, shown
 from tasks.measure import Compared, Decide, MeasuredRow, read_spaces
 from tasks.model import load, provenance
 from tasks.report import ReportStage, data_told, model_told, versions_told
@@ -124,24 +124,25 @@ class Q1Report(ReportStage):
 
     rows: tuple[MeasuredRow, ...]
     decide: Decide
+    layouts: Layouts
     examples: DecodeExamples | None
     compared: Compared
     seed: int
     experiment: ClassVar[str] = "q1"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @property
     def extractions(self) -> tuple[Extract, ...]:
         return self.compared.extractions
 
     @property
-    def shown(self) -> tuple[MeasuredRow | DecodeExamples, ...]:
-        return (*self.rows, *((self.examples,) if self.examples else ()))
+    def shown(self) -> tuple[MeasuredRow | Layouts | DecodeExamples, ...]:
+        return (*self.rows, self.layouts, *((self.examples,) if self.examples else ()))
 
     def reads(self, given: Mapping[str, Look]) -> dict[str, str]:
         found = {r.row: given[r.name].outputs["measurements"] for r in self.rows}
         pictures = {"pictures": given[self.examples.name].outputs["pictures"]} if self.examples else {}
-        return found | pictures
+        return found | pictures | {"layouts": given[self.layouts.name].outputs["layouts"]}
 
     def build(self, inputs: Q1Inputs) -> Report:
         return build_q1_report(inputs)
@@ -151,22 +152,12 @@ class Q1Report(ReportStage):
         decision, made = read_decision(house, given[self.decide.name])
         measured = read_measurements(house, (given[r.name] for r in self.rows))
         spaces = read_spaces(house, given, self.compared, self.seed)
-        best_point = decision["best_point"]
-        best = next(s for s in spaces.vlm if s.point == best_point)
+        looked_at = shown(spaces)
+        best = looked_at[decision["best_point"]]
         queries = [i * len(manifest) // QUERIES for i in range(QUERIES)] if len(manifest) > QUERIES else []
         keys = [s.key for s in manifest]
         pairs = pictures.distance_pairs(best.space, spaces.decoder.space, most=PAIRS, seed=self.seed)
         classes = sorted({label for label in manifest.labels if label is not None})
-        projections = {
-            s.point: pictures.projection(s.space)
-            for s in (*spaces.vlm, spaces.decoder)
-            if s.variant == TRAINED
-        }
-        embeddings = {
-            s.point: found
-            for s in (*spaces.vlm, spaces.decoder)
-            if s.variant == TRAINED and (found := pictures.embedding(s.space, seed=self.seed))
-        }
         return Q1Inputs(
             measurements=measured + made,
             decision=decision,
@@ -175,14 +166,14 @@ class Q1Report(ReportStage):
             models=[self._about(e, given) for e in self.extractions],
             keys=keys,
             labels=list(manifest.labels),
-            projections=projections,
-            embeddings=embeddings,
+            projections={name: pictures.projection(s.space) for name, s in looked_at.items()},
+            layouts=read_layouts(house, given[self.layouts.name], looked_at),
             outliers=[
                 pair | {"first": keys[pair["first"]], "second": keys[pair["second"]]}
                 for pair in pictures.outliers(best.space, spaces.decoder.space, OUTLIERS)
             ],
             thumbnails={s.key: house.source.thumbnail(s, THUMBNAIL_PX) for s in manifest.samples[:2000]},
-            distances={**pairs, "point": best.point},
+            distances={**pairs, "point": decision["best_point"]},
             neighbours=[
                 {
                     "query": keys[i],

@@ -37,8 +37,8 @@ class Q1Inputs:
     """[sample], in the order of `keys`."""
     projections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """point → {xy: [sample 2], explained: [share of PC 1, share of PC 2]}."""
-    embeddings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """point → {xy: [sample 2], trustworthiness} of a t-SNE."""
+    layouts: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """'t-SNE' or 'UMAP' → point → {xy: [sample 2], trustworthiness}."""
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
     """key → PNG."""
     distances: Mapping[str, Any] | None = None

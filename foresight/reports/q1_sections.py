@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from foresight.reports import figures, galleries
 from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Figure, Section, Table, number_text
-from foresight.reports.projector import Projector, projector
 from foresight.reports.q1_curves import by_k, copy_of, curves, overview, peaks, point_table, target_maps
 from foresight.reports.q1_decoder import decoder_section
 from foresight.reports.q1_kernels import kernel_section
+from foresight.reports.q1_projections import linked_panels, scatters
 from foresight.reports.q1_rows import (
     JUDGED,
     NAN,
@@ -41,7 +41,6 @@ CRITERIA = {
 }
 """Which failure criteria read which row."""
 
-MOST_PANELS = 12
 MOST_BARS = 16
 TITLES = {
     "Q1.1": "What the VLM's latents group together",
@@ -88,26 +87,10 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
         figures=pictures,
         tables=tables,
         text=[t for t in text if t],
-        projector=_projector(inputs) if row == "Q1.1" else None,
+        projector=linked_panels(inputs) if row == "Q1.1" else None,
         changes=_composite_changes(inputs) if overall else _changes(inputs, row, verdict),
         verdict=str((inputs.decision if overall else verdict).get("overall" if overall else "verdict", "")),
     )
-
-
-def _projector(inputs: Q1Inputs) -> Projector | None:
-    if not inputs.projections:
-        return None
-    both = dict(_panels(inputs.projections))
-    both |= {f"{p}, t-SNE": panel for p, panel in _panels(inputs.embeddings).items()}
-    return projector(both, inputs.labels, inputs.keys, inputs.thumbnails)
-
-
-def _panels(held: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """Return at most `MOST_PANELS` of them, evenly spaced from the first point to the last."""
-    points = list(held)
-    count = min(len(points), MOST_PANELS)
-    kept = [points[round(i * (len(points) - 1) / max(count - 1, 1))] for i in range(count)]
-    return {p: held[p] for p in kept}
 
 
 def _changes(inputs: Q1Inputs, row: str, verdict: Mapping[str, Any]) -> list[str]:
@@ -148,43 +131,8 @@ def _q11(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
         alt = f"{len(shown)} of the samples as thumbnails with their labels"
         picture = galleries.gallery(shown, columns=12)
         pictures.append(Figure.of(picture, name="samples", wide=True, alt=alt, caption=caption))
-    pictures += _scatters(inputs)
+    pictures += scatters(inputs)
     return text, pictures + curves(inputs, every), [peaks(rows)]
-
-
-def _scatters(inputs: Q1Inputs) -> list[Figure]:
-    """Return principal components and t-SNE of the points, coloured by label."""
-    made = []
-    if inputs.projections:
-        shown = _panels(inputs.projections)
-        made.append(
-            Figure.of(
-                figures.projections(shown, inputs.labels),
-                name="projections",
-                wide=True,
-                twin=True,
-                alt=f"Scatter of {len(inputs.labels)} samples on their first two principal components at "
-                f"{', '.join(shown)}, coloured by label",
-                caption=f"First two principal components of the pooled latents, n = {len(inputs.labels)}, one "
-                f"panel for {len(shown)} of {len(inputs.projections)} points; each axis names its "
-                "share of the variance. No number is measured in a projection.",
-            )
-        )
-    if inputs.embeddings:
-        shown = _panels(inputs.embeddings)
-        trust = [float(e["trustworthiness"]) for e in shown.values()]
-        made.append(
-            Figure.of(
-                figures.projections(shown, inputs.labels, axes=("t-SNE 1", "t-SNE 2")),
-                name="tsne",
-                wide=True,
-                alt=f"t-SNE of {len(inputs.labels)} samples at {', '.join(shown)}, coloured by label",
-                caption="t-SNE (perplexity 30, started from the components), n = "
-                f"{len(inputs.labels)}: distances between clusters and their sizes mean nothing. Trustworthiness of "
-                f"neighbours, 0.5 for a random layout: {number_text(min(trust))} to {number_text(max(trust))}.",
-            )
-        )
-    return made
 
 
 def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:

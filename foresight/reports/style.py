@@ -6,6 +6,7 @@ Only matplotlib's object interface is used: no pyplot state, so figures can be d
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -202,10 +203,13 @@ def distinct(names: Sequence[str], *, fits: int = 40) -> list[str]:
 
     >>> distinct(["model.layers.0.output.hidden_states", "model.layers.1.output.hidden_states"])
     ['0', '1']
+    >>> distinct(["qwen2.5-vl-tiny · merged", "qwen2.5-vl-tiny · projected"])
+    ['qwen2.5-vl-tiny · merged', 'qwen2.5-vl-tiny · projected']
     """
     if len(set(names)) < 2 or sum(map(len, names)) <= fits:
         return list(names)
-    parts = [name.split(".") for name in names]
+    # a dot between digits is a version's
+    parts = [re.split(r"(?<!\d)\.|\.(?!\d)", name) for name in names]
     shortest = min(map(len, parts)) - 1
     head = next((i for i in range(shortest) if len({p[i] for p in parts}) > 1), shortest)
     left = shortest - head

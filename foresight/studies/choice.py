@@ -21,6 +21,7 @@ from foresight.studies.rows import (
     estimate_of,
     find,
     named,
+    place_names,
     place_of,
     row_of,
     undefined,
@@ -55,7 +56,11 @@ def best_point(spaces: Spaces, found: Mapping[int, Estimate]) -> list[Measuremen
             for n in (BEST, UNFLATTERED)
         ]
     name, estimate = metrics.best_of({str(i): e for i, e in trained.items()})
-    p_of_each = {spaces.vlm[int(i)].point: p for i, p in estimate.detail["p of each"].items()}
+    names = place_names((spaces.vlm[i].model, spaces.vlm[i].point) for i in trained)
+    p_of_each = {
+        names[spaces.vlm[int(i)].model, spaces.vlm[int(i)].point]: p
+        for i, p in estimate.detail["p of each"].items()
+    }
     detail = {
         "correction": estimate.detail["correction"],
         "chosen from": len(trained),
@@ -137,6 +142,6 @@ def decide(
         "decoder_semantics": find(measurements, "Q1.1", "k-NN accuracy", *at_decoder),
         **({"vlm_spatial": placed[0]} if placed else {}),
         "random_weights": copies,
-        "best_point": point,
+        "best_point": place_names((m["model"], m["point"]) for m in at_points)[model, point],
         "chosen_from": len([m for m in at_points if m["variant"] == chosen["variant"]]),
     }

@@ -1,4 +1,4 @@
-"""What is only looked at: projections, pairs of distances, nearest samples, outliers. No number is read off them."""
+"""What is only looked at: components, pairs of distances, nearest samples, outliers. No number is read off them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.metrics import Space
-from foresight.metrics.threads import one_thread
 
-MOST_EMBEDDED = 2000
-"""Samples t-SNE lays out; its time grows with their number and a picture of more is a blot."""
-FEWEST_EMBEDDED = 12
-STEPS = 500
-"""Steps of t-SNE: begun at the components, twice as many move trustworthiness by less than 0.005."""
+MOST_PLACED = 2000
+"""Groups among which outliers are looked for; their pairs grow with the square."""
 
 
 def projection(space: Space) -> dict[str, Any]:
@@ -25,52 +21,13 @@ def projection(space: Space) -> dict[str, Any]:
     centred = space.values.astype(np.float64) - space.values.mean(axis=0, dtype=np.float64)
     if len(centred) < 3 or not np.any(centred):
         return {"xy": np.zeros((len(centred), 2)).tolist(), "explained": [None, None]}
-    left, singular = _components(space)
+    left, singular = components(space)
     xy = np.zeros((len(centred), 2))
     width = min(2, len(singular))
     xy[:, :width] = left[:, :width] * singular[:width]
     xy *= np.where(np.take_along_axis(xy, np.abs(xy).argmax(axis=0)[None], 0)[0] < 0, -1, 1)
     share = singular**2 / (singular**2).sum()
     return {"xy": xy.tolist(), "explained": [float(s) for s in share[:2]]}
-
-
-@one_thread()
-def embedding(space: Space, *, seed: int, perplexity: float = 30.0) -> dict[str, Any] | None:
-    """Return t-SNE of the first 50 principal components: `xy` [sample 2] and its `trustworthiness`.
-
-    Trustworthiness is 1 when neighbours in the picture are neighbours in the space, 0.5 for a random layout; of
-    12 neighbours, as `k` tells, or fewer. Started from the components, so equal spaces give equal pictures. None
-    for fewer than 12 or more than 2000 samples and for a constant space.
-
-    van der Maaten & Hinton (2008); Venna & Kaski (2001).
-    """
-    n = len(space)
-    if not FEWEST_EMBEDDED <= n <= MOST_EMBEDDED or space.constant:
-        return None
-    from sklearn.manifold import TSNE, trustworthiness
-    from threadpoolctl import threadpool_limits
-
-    left, singular = _components(space)
-    points = (left * singular)[:, : min(50, len(singular))].astype(np.float32)
-    if points.shape[1] < 2:
-        return None
-    # its steps are short: on a busy machine threads that wait for each other cost ten times the work
-    with threadpool_limits(1, user_api="openmp"):
-        layout = TSNE(
-            perplexity=min(perplexity, (n - 1) / 3),
-            init="pca",
-            learning_rate="auto",
-            max_iter=STEPS,
-            random_state=seed,
-            n_jobs=1,
-        ).fit_transform(points)
-    k = min(12, n // 2 - 1)
-    return {
-        "xy": layout.tolist(),
-        "explained": [],
-        "trustworthiness": float(trustworthiness(points, layout, n_neighbors=k)),
-        "k": k,
-    }
 
 
 def distance_pairs(a: Space, b: Space, *, most: int, seed: int) -> dict[str, list[float]]:
@@ -97,11 +54,7 @@ def outliers(a: Space, b: Space, count: int) -> list[dict[str, Any]]:
     x, y = a.observed, b.observed
     if len(x) < 4:
         return []
-    kept = (
-        np.arange(len(x))
-        if len(x) <= MOST_EMBEDDED
-        else np.linspace(0, len(x) - 1, MOST_EMBEDDED).astype(int)
-    )
+    kept = np.arange(len(x)) if len(x) <= MOST_PLACED else np.linspace(0, len(x) - 1, MOST_PLACED).astype(int)
     where = np.array([int(np.argmax(a.groups == g)) for g in kept])
     first, second = np.triu_indices(len(kept), 1)
     places = [_places(space.rows(kept).distances()[first, second]) for space in (x, y)]
@@ -137,7 +90,7 @@ def nearest(space: Space, query: int, k: int) -> list[int]:
     return [int(i) for i in order if i != query][:k]
 
 
-def _components(
+def components(
     space: Space,
 ) -> tuple[Float[np.ndarray, "sample component"], Float[np.ndarray, " component"]]:
     """Return left singular vectors and singular values of the centred rows, largest first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,13 @@ def find(measurements: Sequence[Measurement], row: str, name: str, *key: str) ->
 def place_of(m: Measurement) -> tuple[str, str, str]:
     """Return (model, point, variant)."""
     return m["model"], m["point"], m["variant"]
+
+
+def place_names(places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return what (model, point) goes by: the point, with the model before it where several models have that point."""
+    places = list(dict.fromkeys(places))
+    often = Counter(point for _, point in places)
+    return {(model, point): point if often[point] == 1 else f"{model} {point}" for model, point in places}
 
 
 def estimate_of(m: Measurement) -> Estimate:

@@ -104,8 +104,11 @@ def q1_inputs(**change) -> Q1Inputs:
         "keys": keys,
         "labels": ["a" if i % 2 else "<img src=x onerror=alert(1)>" for i in range(n)],
         "projections": {p: {"xy": rng.normal(size=(n, 2)), "explained": [0.4, 0.2]} for p in POINTS},
-        "embeddings": {
-            p: {"xy": rng.normal(size=(n, 2)), "explained": [], "trustworthiness": 0.8} for p in POINTS
+        "layouts": {
+            method: {
+                p: {"xy": rng.normal(size=(n, 2)), "explained": [], "trustworthiness": 0.8} for p in POINTS
+            }
+            for method in ("t-SNE", "UMAP")
         },
         "outliers": [{"first": keys[0], "second": keys[3], "vlm": 0.02, "decoder": 0.97}],
         "thumbnails": {k: thumbnail(i) for i, k in enumerate(keys)},

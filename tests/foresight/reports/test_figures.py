@@ -110,6 +110,8 @@ def test_shared_parts_of_long_names_are_left_out():
     names = [f"model.layers.{i}.output.hidden_states" for i in range(3)]
     assert distinct(names) == ["0", "1", "2"]
     assert distinct(["vit.2", "vit.4"]) == ["vit.2", "vit.4"]
+    versions = ["qwen2.5-vl-7b · merged", "qwen2.5-vl-7b · projected"]
+    assert distinct(versions) == versions
     assert distinct(["a" * 50, "a" * 50]) == ["a" * 50, "a" * 50]
 
 

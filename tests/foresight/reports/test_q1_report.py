@@ -18,7 +18,7 @@ from tests.foresight.reports.fakes import HOSTILE, POINTS, decoder_rows, measure
 
 BARE = {
     "projections": {},
-    "embeddings": {},
+    "layouts": {},
     "outliers": [],
     "thumbnails": {},
     "neighbours": [],
@@ -302,11 +302,14 @@ def test_the_decoder_section_tells_bands_and_what_a_random_copy_gives(report):
     assert all(cell.kind != "undefined" for cell in (row[-1] for row in part.tables[0].rows))
 
 
-def test_embeddings_stand_beside_components_and_say_what_they_cannot(report, page):
+def test_layouts_stand_beside_components_and_say_what_they_cannot(report, page):
     part = section(report, "Q1.1")
-    assert {"projections", "tsne"} <= {f.name for f in part.figures}
+    assert {"projections", "tsne", "umap"} <= {f.name for f in part.figures}
     assert "distances between clusters and their sizes mean nothing" in page
-    assert [p["point"] for p in part.projector.panels] == [*POINTS, *(f"{p}, t-SNE" for p in POINTS)]
+    assert [p["point"] for p in part.projector.panels] == [
+        *POINTS,
+        *(f"{p}, {method}" for method in ("t-SNE", "UMAP") for p in POINTS),
+    ]
 
 
 def test_outlier_pairs_are_shown_with_their_frames(report):
