@@ -17,7 +17,7 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.device import resolve_device, without_bars
-from foresight.models.loading import WrongCheckpoint, check_folder
+from foresight.models.loading import WrongCheckpoint, load_diffuser
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -88,47 +88,14 @@ def load_part(
 
     Raises `WrongCheckpoint` for another class, other numbers, and files that are missing, torn or pickled.
     """
-    import torch
-
-    if ref.kind == "random":
-        config = model_class.load_config(folder) if folder else built_from(declared)
-        with torch.random.fork_rng():
-            torch.manual_seed(int(ref.value))
-            model = model_class.from_config(config)
-        torch.nn.Module.to(
-            model, getattr(torch, dtype)
-        )  # diffusers' own `to` warns of casts that concern no module
-        told: dict[str, Any] = {}
-    else:
-        if folder is None:
-            raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
-        check_folder(ref, folder)
-        found = model_class.load_config(folder).get("_class_name")
-        if found != model_class.__name__:
-            raise WrongCheckpoint(
-                f"{ref.card.name} is a {model_class.__name__}, but the checkpoint in {folder.name} is a "
-                f"{found or 'model of another library'}; give its own card, or another folder"
-            )
-        with without_bars():
-            model, told = model_class.from_pretrained(
-                folder,
-                use_safetensors=True,
-                torch_dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                low_cpu_mem_usage=False,  # or a weight that is not there is a crash instead of being told
-            )
-    if missing := sorted(told.get("missing_keys", ())):
-        raise WrongCheckpoint(
-            f"{ref.card.name} needs every weight of the model, but it lacks {len(missing)} of them, "
-            f"{missing[0]} first; copy the whole checkpoint again"
-        )
+    model = load_diffuser(model_class, ref, folder, config=built_from(declared), dtype=dtype)
     for key, value in declared.items():
         if _plain(model.config[key]) != _plain(value):
             raise WrongCheckpoint(
                 f"{ref.card.name} declares {key} = {value}, but the checkpoint has {model.config[key]}; "
                 "it is another model: use its own card"
             )
-    return model.eval().requires_grad_(False).to(resolve_device("auto") if device == "auto" else device)
+    return model.requires_grad_(False).to(resolve_device("auto") if device == "auto" else device)
 
 
 def built_from(declared: Mapping[str, Any]) -> dict[str, Any]:

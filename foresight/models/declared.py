@@ -21,7 +21,7 @@ from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.declaration import LIBRARIES, Cells, Input, code_digest, library
 from foresight.models.device import KERNELS, without_bars
 from foresight.models.encoders import placed, stretched
-from foresight.models.loading import WrongCheckpoint, check_config, check_folder, load_model
+from foresight.models.loading import WrongCheckpoint, check_config, check_folder, load_diffuser, load_model
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -139,8 +139,11 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
                 f"the kernel of attention is chosen for classes of transformers, but {ref.card.config['code']} is "
                 f"none; leave `attention` out of {ref.card.name}"
             )
-        build = _diffuser if _is_diffuser(target) else _built
-        model = build(target, ref, folder, dtype).eval().to("cpu" if device == "auto" else device)
+        if _is_diffuser(target):
+            model = load_diffuser(target, ref, folder, config=ref.card.config["arguments"], dtype=dtype)
+        else:
+            model = _built(target, ref, folder, dtype)
+        model = model.to("cpu" if device == "auto" else device)
     modules = dict(model.named_modules())
     for point in points(ref.card):
         if point.path not in modules:
@@ -339,32 +342,6 @@ def _is_diffuser(target: Any) -> bool:
     return isinstance(target, type) and issubclass(target, ModelMixin)
 
 
-def _diffuser(target: Any, ref: ModelRef, folder: Path | None, dtype: str) -> Any:
-    import torch
-
-    if ref.kind == "random":
-        with torch.random.fork_rng():
-            torch.manual_seed(int(ref.value))
-            config = target.load_config(folder) if folder else ref.card.config["arguments"]
-            return target.from_config(config).to(getattr(torch, dtype))
-    found = target.load_config(_folder(ref, folder)).get("_class_name")
-    if found != target.__name__:
-        raise WrongCheckpoint(
-            f"{ref.card.name} is a {target.__name__}, but the checkpoint in {folder.name} is a {found}; "  # type: ignore[union-attr]
-            "give another folder"
-        )
-    with without_bars():
-        model, told = target.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=getattr(torch, dtype), output_loading_info=True
-        )
-    if missing := sorted(told["missing_keys"]):
-        raise WrongCheckpoint(
-            f"{ref.card.name} needs every weight of the model, but {len(missing)} are not there, {missing[0]} "
-            "first; copy the whole checkpoint again"
-        )
-    return model
-
-
 def _built(target: Any, ref: ModelRef, folder: Path | None, dtype: str) -> Any:
     """Call the factory, then fill the model with the weights of one safetensors file, by name and whole."""
     import torch
@@ -389,7 +366,7 @@ def _built(target: Any, ref: ModelRef, folder: Path | None, dtype: str) -> Any:
             raise WrongCheckpoint(
                 f"{files[0].name} does not hold the weights of {ref.card.name}: {' '.join(str(error).split())[:300]}"
             ) from error
-    return model.to(getattr(torch, dtype))
+    return model.eval().to(getattr(torch, dtype))
 
 
 def _folder(ref: ModelRef, folder: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""Load a transformers model of any family: from safetensors, or drawn at random from its configuration.
+"""Load a model of transformers or diffusers: from safetensors, or drawn at random from its configuration.
 
 What cannot be what its card says is refused in one sentence: another architecture, a missing or torn shard, a
 checkpoint that is only there as a pickle. Pickles are never opened and a repository's own code is never run.
@@ -74,11 +74,7 @@ def load_model(
             **kernels,
             **({"device_map": "auto"} if device == "auto" else {}),
         )
-    if missing := sorted(told["missing_keys"]):
-        raise WrongCheckpoint(
-            f"{ref.card.name} needs every weight of the model, but {folder.name} lacks {len(missing)} of them, "
-            f"{missing[0]} first; copy the whole checkpoint again"
-        )
+    _check_whole(ref, folder, told)
     if wrong := sorted(told["mismatched_keys"]):
         name, found, wanted = wrong[0]
         raise WrongCheckpoint(
@@ -86,6 +82,41 @@ def load_model(
             "its config.json and its weights are of two models: copy both again"
         )
     return _verified(model.eval() if device == "auto" else model.eval().to(device), ref, attention)
+
+
+def load_diffuser(
+    model_class: Any, ref: ModelRef, folder: Path | None, *, config: Mapping[str, Any], dtype: str
+) -> Any:
+    """Return the diffusers model named by `ref` in evaluation mode on the CPU.
+
+    Weights come from the safetensors in `folder`. For random weights they are drawn from the seed of `ref`, after
+    the configuration in `folder`, or after `config` without one.
+
+    Raises `WrongCheckpoint` for another class, and files that are missing, torn or pickled.
+    """
+    import torch
+
+    if ref.kind == "random":
+        with torch.random.fork_rng():
+            torch.manual_seed(int(ref.value))
+            model = model_class.from_config(model_class.load_config(folder) if folder else config)
+        # diffusers' own `to` warns of casts that concern no module
+        return torch.nn.Module.to(model.eval(), getattr(torch, dtype))
+    if folder is None:
+        raise ValueError(f"{ref} is loaded from a checkpoint folder, but got none")
+    check_folder(ref, folder)
+    found = model_class.load_config(folder).get("_class_name")
+    if found != model_class.__name__:
+        raise WrongCheckpoint(
+            f"{ref.card.name} is a {model_class.__name__}, but the checkpoint in {folder.name} is a "
+            f"{found or 'model of another library'}; give its own card, or another folder"
+        )
+    with without_bars():
+        model, told = model_class.from_pretrained(
+            folder, use_safetensors=True, torch_dtype=getattr(torch, dtype), output_loading_info=True
+        )
+    _check_whole(ref, folder, told)
+    return model.eval()
 
 
 def merge_adapter(ref: ModelRef, model: Any) -> Any:
@@ -181,6 +212,14 @@ def check_config(ref: ModelRef, declared: Mapping[str, Any], config: Any, part: 
                 f"{ref.card.name} declares {part + ' ' if part else ''}{key} = {value}, but the checkpoint has "
                 f"{found}; it is another model: use its own card"
             )
+
+
+def _check_whole(ref: ModelRef, folder: Path, told: Mapping[str, Any]) -> None:
+    if missing := sorted(told["missing_keys"]):
+        raise WrongCheckpoint(
+            f"{ref.card.name} needs every weight of the model, but {folder.name} lacks {len(missing)} of them, "
+            f"{missing[0]} first; copy the whole checkpoint again"
+        )
 
 
 def _placed(model: Any, device: str) -> Any:
