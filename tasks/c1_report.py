@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from tasks.extract import Extract
 from tasks.house import House
 from tasks.kept import read_decision, read_measurements
 from tasks.locate import Locate
-from tasks.reconstruct import Rebuild, References, place_of
+from tasks.reconstruct import Rebuild, References, place_of, read_pngs
 from tasks.report import ReportStage, data_told, model_told, versions_told
 from tasks.stages import Look
 
@@ -76,7 +76,7 @@ class C1Report(ReportStage):
                 f"{s.model} {s.point}" if several else s.point: _plane(pooled(house, given, s).values)
                 for s in shown[:12]
             },
-            truth=_line(house, given[self.references.name], "input"),
+            truth=read_pngs(house, given[self.references.name], "input"),
             pictures=self._galleries(house, given, decision["best_point"]),
             recipes=self.recipes(house, given),
             versions=versions_told(),
@@ -87,19 +87,19 @@ class C1Report(ReportStage):
     ) -> dict[str, dict[str, list[bytes]]]:
         """Return the best point with its controls, and every point beside each other."""
         references = {
-            name: _line(house, given[self.references.name], name) for name in (ROUND_TRIP, MEAN_IMAGE)
+            name: read_pngs(house, given[self.references.name], name) for name in (ROUND_TRIP, MEAN_IMAGE)
         }
         mine = {place_of(r.source): r for r in self.rebuilds}
         at = [r for r in self.rebuilds if r.source.point == best and r.source.variant == TRAINED] or [
             self.rebuilds[0]
         ]
-        own = {reading: _line(house, given[at[0].name], reading) for reading in at[0].readings}
+        own = {reading: read_pngs(house, given[at[0].name], reading) for reading in at[0].readings}
         model, point, variant = place_of(at[0].source)
-        own["adapter"] = _line(house, given[self.pipeline.runs[0].name], TOKENS)
+        own["adapter"] = read_pngs(house, given[self.pipeline.runs[0].name], TOKENS)
         if variant == TRAINED and (twin := mine.get((model, point, RANDOM))) is not None:
-            own[RANDOM] = _line(house, given[twin.name], twin.readings[0])
+            own[RANDOM] = read_pngs(house, given[twin.name], twin.readings[0])
         along = {
-            r.source.point: _line(house, given[r.name], r.readings[0])
+            r.source.point: read_pngs(house, given[r.name], r.readings[0])
             for (m, _, v), r in mine.items()
             if (m, v) == (model, variant)
         }
@@ -115,10 +115,3 @@ def _plane(values: np.ndarray) -> dict[str, Any]:
     found = PCA(2, svd_solver="full")
     return {"xy": found.fit_transform(values.astype(np.float64)).tolist(),
             "explained": found.explained_variance_ratio_.tolist()}  # fmt: skip
-
-
-def _line(house: House, look: Look, name: str) -> list[bytes]:
-    """Return the kept pictures of a stage under a name, in order; none where nothing could be rebuilt."""
-    tree = house.store.get_tree(look.outputs["pictures"])
-    names: Sequence[str] = sorted(n for n in tree if n.startswith(f"{name.replace(' ', '-')}-"))
-    return [house.store.get_blob(tree[n]) for n in names]

@@ -328,9 +328,20 @@ def _mean_picture(bench: Bench) -> np.ndarray:
 def pngs(name: str, pictures: Sequence[np.ndarray]) -> dict[str, bytes]:
     """Return the middle frame of each picture as a PNG file."""
     return {
-        f"{name.replace(' ', '-')}-{i:02d}.png": png((p[len(p) // 2] * 255).round().astype(np.uint8))
+        f"{file_stem(name)}{i:02d}.png": png((p[len(p) // 2] * 255).round().astype(np.uint8))
         for i, p in enumerate(pictures)
     }
+
+
+def read_pngs(house: House, look: Look, name: str) -> list[bytes]:
+    """Return the pictures a stage kept under a name, in order; none where nothing could be rebuilt."""
+    tree = house.store.get_tree(look.outputs["pictures"])
+    return [house.store.get_blob(tree[n]) for n in sorted(tree) if n.startswith(file_stem(name))]
+
+
+def file_stem(name: str) -> str:
+    """Return what the names of the files kept under `name` begin with."""
+    return f"{name.replace(' ', '-')}-"
 
 
 def png(pixels: np.ndarray) -> bytes:
