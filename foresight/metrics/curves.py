@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import eigh
 
 from foresight.metrics.estimate import Estimate
-from foresight.metrics.noise import distinct_rows, isotropic_noise, matched_gaussian, too_few
-from foresight.metrics.space import Space
+from foresight.metrics.noise import distinct_rows, noise_controls, too_few
 from foresight.metrics.statistics import half_sample_error, interval
 from foresight.metrics.threads import one_thread
 
@@ -37,23 +37,15 @@ def correlation_dimension(
     """
     if not 1 <= k1 < k2:
         raise ValueError(f"the two neighbour counts rise and are 1 or more, but got k1={k1}, k2={k2}")
-
-    def slope(distances: np.ndarray) -> float:
-        near = np.partition(distances, (k1, k2), axis=1)  # column 0 is the sample itself
-        r1, r2 = np.median(near[:, k1]), np.median(near[:, k2])
-        n = len(distances)
-        c1, c2 = ((distances < r).sum() - n for r in (r1, r2))
-        return math.log(c2 / c1) / math.log(r2 / r1) if r2 > r1 > 0 and c2 > c1 > 0 else math.nan
-
     return _of_distances(
         x,
-        slope,
+        _slope,
+        {"k1": k1, "k2": k2},
         k2,
         groups=groups,
         noise=noise,
         resamples=resamples,
         seed=seed,
-        detail={"k1": k1, "k2": k2},
         bounds=(0.0, math.inf),
         undefined="the neighbour distances do not grow, so no dimension can be read from them",
     )
@@ -84,31 +76,24 @@ def isomap_residual(
     if len(space) > MOST:
         space = space.rows(np.sort(np.random.default_rng([seed, 12]).permutation(len(space))[:MOST]))
 
-    def residual(distances: np.ndarray) -> float:
-        return float(isomap_curve(distances, k, most_components)[0][components - 1])
-
     curve, pieces = np.full(most_components, math.nan), 0
     if not too_few(space) and k < len(space) - 1:
         with one_thread():
             curve, pieces = isomap_curve(space.distances(), k, most_components)
     return _of_distances(
         space,
-        residual,
+        _missed_by_isomap,
+        {"components": components, "k": k},
         k,
         groups=None,
         noise=noise,
         resamples=resamples,
         seed=seed,
-        detail={
-            "components": components,
-            "k": k,
-            "curve": curve.tolist(),
-            "elbow": _elbow(curve),
-            "pieces": pieces,
-        },
+        detail={"curve": curve.tolist(), "elbow": _elbow(curve), "pieces": pieces},
         bounds=(0.0, 1.0),
         undefined="all geodesic distances are equal, so there is nothing to embed",
         counted=(n, dropped),
+        known=float(curve[components - 1]),
     )
 
 
@@ -129,32 +114,17 @@ def lle_residual(
     estimates no dimension. `regularise` times the trace steadies the weights. May pass 1 for pure noise in
     many dimensions; compare with `controls`. Rows and groups as in `mle_dimension`. Roweis & Saul (2000).
     """
-
-    def residual(distances: np.ndarray) -> float:
-        n, squared = len(distances), np.square(distances)
-        near = np.argpartition(distances + np.diag(np.full(n, np.inf)), k - 1, axis=1)[:, :k]
-        to = np.take_along_axis(squared, near, axis=1)
-        # inner products of x_i - x_j from distances alone
-        local = (to[:, :, None] + to[:, None, :] - squared[near[:, :, None], near[:, None, :]]) / 2
-        trace = np.trace(local, axis1=1, axis2=2)
-        steady = local + np.where(trace > 0, regularise * trace, 1.0)[:, None, None] * np.eye(k)
-        weights = np.linalg.solve(steady, np.ones((n, k, 1)))[:, :, 0]
-        weights /= weights.sum(axis=1, keepdims=True)
-        missed = np.einsum("ij,ijk,ik->", weights, local, weights)
-        total = squared.sum() / (2 * n)
-        return float(missed / total) if total > 0 else math.nan
-
     if k < 1:
         raise ValueError(f"samples are rebuilt from 1 neighbour or more, but got k={k}")
     return _of_distances(
         x,
-        residual,
+        _missed_by_neighbours,
+        {"k": k, "regularise": regularise},
         k,
         groups=groups,
         noise=noise,
         resamples=resamples,
         seed=seed,
-        detail={"k": k, "regularise": regularise},
         bounds=(0.0, math.inf),
         undefined="all samples are one point",
     )
@@ -179,7 +149,8 @@ def isomap_curve(
     geodesic = shortest_path(csr_array(np.where(linked, distances, 0.0)), method="D", directed=False)
     squared = -0.5 * np.square(geodesic)
     means = squared.mean(axis=0)
-    values, vectors = np.linalg.eigh(squared - means[:, None] - means[None, :] + means.mean())
+    centred = squared - means[:, None] - means[None, :] + means.mean()
+    values, vectors = eigh(centred, subset_by_index=[max(n - most, 0), n - 1])
     upper = np.triu_indices(n, 1)
     path, curve, gone = geodesic[upper], np.full(most, math.nan), np.zeros(len(upper[0]))
     for c in range(min(most, n - 1)):
@@ -191,6 +162,33 @@ def isomap_curve(
     return curve, int(pieces)
 
 
+def _slope(distances: np.ndarray, *, k1: int, k2: int) -> float:
+    near = np.partition(distances, (k1, k2), axis=1)  # column 0 is the sample itself
+    r1, r2 = np.median(near[:, k1]), np.median(near[:, k2])
+    n = len(distances)
+    c1, c2 = ((distances < r).sum() - n for r in (r1, r2))
+    return math.log(c2 / c1) / math.log(r2 / r1) if r2 > r1 > 0 and c2 > c1 > 0 else math.nan
+
+
+def _missed_by_isomap(distances: np.ndarray, *, components: int, k: int) -> float:
+    return float(isomap_curve(distances, k, components)[0][components - 1])
+
+
+def _missed_by_neighbours(distances: np.ndarray, *, k: int, regularise: float) -> float:
+    n, squared = len(distances), np.square(distances)
+    near = np.argpartition(distances + np.diag(np.full(n, np.inf)), k - 1, axis=1)[:, :k]
+    to = np.take_along_axis(squared, near, axis=1)
+    # inner products of x_i - x_j from distances alone
+    local = (to[:, :, None] + to[:, None, :] - squared[near[:, :, None], near[:, None, :]]) / 2
+    trace = np.trace(local, axis1=1, axis2=2)
+    steady = local + np.where(trace > 0, regularise * trace, 1.0)[:, None, None] * np.eye(k)
+    weights = np.linalg.solve(steady, np.ones((n, k, 1)))[:, :, 0]
+    weights /= weights.sum(axis=1, keepdims=True)
+    missed = np.einsum("ij,ijk,ik->", weights, local, weights)
+    total = squared.sum() / (2 * n)
+    return float(missed / total) if total > 0 else math.nan
+
+
 def _elbow(curve: np.ndarray) -> int | None:
     if not np.isfinite(curve).all() or len(curve) < 3:
         return None
@@ -200,17 +198,19 @@ def _elbow(curve: np.ndarray) -> int | None:
 
 def _of_distances(
     x: Any,
-    statistic: Callable[[np.ndarray], float],
+    statistic: Callable[..., float],
+    settings: Mapping[str, Any],
     k: int,
     *,
     groups: Sequence[Any] | np.ndarray | None,
     noise: bool,
     resamples: int,
     seed: int,
-    detail: Mapping[str, Any],
     bounds: tuple[float, float],
     undefined: str,
+    detail: Mapping[str, Any] | None = None,
     counted: tuple[int, int] | None = None,
+    known: float | None = None,
 ) -> Estimate:
     space, n, dropped = distinct_rows(x, groups, seed=seed)
     if counted is not None:
@@ -227,15 +227,12 @@ def _of_distances(
         why = "all distances are equal, so no sample has a nearest neighbour"
         return Estimate.undefined(why, n=n, n_effective=g)
     with one_thread():
-        value = statistic(distances)
+        value = statistic(distances, **settings) if known is None else known
         if not math.isfinite(value):
             return Estimate.undefined(undefined, n=n, n_effective=g)
-        controls = {}
-        if noise:
-            controls["isotropic noise"] = statistic(isotropic_noise(g, space.width).distances())
-            controls["matched gaussian"] = statistic(_gaussian_distances(space, seed=seed))
+        controls = noise_controls(space, statistic, settings, seed=seed) if noise else {}
     error = half_sample_error(
-        lambda s: statistic(distances[np.ix_(s, s)]),
+        lambda s: statistic(distances[np.ix_(s, s)], **settings),
         g,
         resamples=resamples if k < g // 2 - 1 else 0,
         seed=seed,
@@ -249,10 +246,6 @@ def _of_distances(
         n=n,
         n_effective=g,
         controls=controls,
-        detail={**detail, "duplicates dropped": dropped},
+        detail={**settings, **(detail or {}), "duplicates dropped": dropped},
         why="" if math.isfinite(low) else f"no interval: half of {g} groups is too few for k = {k}",
     )
-
-
-def _gaussian_distances(space: Space, *, seed: int) -> Float[np.ndarray, "sample sample"]:
-    return matched_gaussian(space, seed=seed).distances()

@@ -11,8 +11,7 @@ from jaxtyping import Float
 
 from foresight.metrics.estimate import Estimate
 from foresight.metrics.neighbours import neighbour_order, within
-from foresight.metrics.noise import distinct_rows, isotropic_noise, matched_gaussian, too_few
-from foresight.metrics.space import Space
+from foresight.metrics.noise import distinct_rows, isotropic_noise, noise_controls, too_few
 from foresight.metrics.statistics import half_sample_error, interval
 
 
@@ -94,22 +93,16 @@ def mle_dimension(
     """
     if k < 2:
         raise ValueError(f"the estimate compares at least 2 neighbours, but got k={k}")
-
-    def from_sorted(nearest: np.ndarray) -> np.ndarray:
-        logs = np.log(nearest[:, k - 1 : k] / nearest[:, : k - 1]).mean(axis=1)
-        logs = logs[logs > 0]
-        return np.array([np.mean(1.0 / logs), 1.0 / np.mean(logs)]) if len(logs) else np.full(2, math.nan)
-
     return _local(
         x,
-        from_sorted,
+        _levina_bickel,
         k,
         ("levina-bickel", "mackay"),
         groups=groups,
         noise=noise,
         resamples=resamples,
         seed=seed,
-        detail={"k": k},
+        settings={"k": k},
     )
 
 
@@ -131,32 +124,38 @@ def two_nn(
     """
     if not 0 <= discard < 1:
         raise ValueError(f"the discarded share lies in [0, 1), but got {discard}")
-
-    def from_sorted(nearest: np.ndarray) -> np.ndarray:
-        n = len(nearest)
-        logs = np.sort(np.log(nearest[:, 1] / nearest[:, 0]))
-        keep = min(int(n * (1.0 - discard)), n - 1)  # the last point has F = 1, an infinite ordinate
-        empirical = -np.log1p(-np.arange(1, keep + 1) / n)
-        squares, total = float(np.dot(logs[:keep], logs[:keep])), float(logs.sum())
-        line = float(np.dot(logs[:keep], empirical)) / squares if squares > 0 else math.nan
-        return np.array([line, (n - 1) / total if total > 0 else math.nan])
-
     return _local(
         x,
-        from_sorted,
+        _ratio_line,
         2,
         ("line", "maximum likelihood"),
         groups=groups,
         noise=noise,
         resamples=resamples,
         seed=seed,
-        detail={"discard": discard},
+        settings={"discard": discard},
     )
+
+
+def _levina_bickel(nearest: np.ndarray, *, k: int) -> Float[np.ndarray, " 2"]:
+    logs = np.log(nearest[:, k - 1 : k] / nearest[:, : k - 1]).mean(axis=1)
+    logs = logs[logs > 0]
+    return np.array([np.mean(1.0 / logs), 1.0 / np.mean(logs)]) if len(logs) else np.full(2, math.nan)
+
+
+def _ratio_line(nearest: np.ndarray, *, discard: float) -> Float[np.ndarray, " 2"]:
+    n = len(nearest)
+    logs = np.sort(np.log(nearest[:, 1] / nearest[:, 0]))
+    keep = min(int(n * (1.0 - discard)), n - 1)  # the last point has F = 1, an infinite ordinate
+    empirical = -np.log1p(-np.arange(1, keep + 1) / n)
+    squares, total = float(np.dot(logs[:keep], logs[:keep])), float(logs.sum())
+    line = float(np.dot(logs[:keep], empirical)) / squares if squares > 0 else math.nan
+    return np.array([line, (n - 1) / total if total > 0 else math.nan])
 
 
 def _local(
     x: Any,
-    from_sorted: Callable[[np.ndarray], np.ndarray],
+    from_sorted: Callable[..., np.ndarray],
     k: int,
     names: tuple[str, str],
     *,
@@ -164,7 +163,7 @@ def _local(
     noise: bool,
     resamples: int,
     seed: int,
-    detail: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> Estimate:
     space, n, dropped = distinct_rows(x, groups, seed=seed)
     why = too_few(space)
@@ -173,7 +172,7 @@ def _local(
     if why:
         return Estimate.undefined(why, n=n, n_effective=len(space))
     distances = space.distances("euclidean")
-    value, other = from_sorted(_nearest(distances, k))
+    value, other = from_sorted(_nearest(distances, k), **settings)
     if not math.isfinite(value):
         why = "the neighbour distances do not grow, so no dimension can be read from them"
         return Estimate.undefined(why, n=n, n_effective=len(space))
@@ -182,14 +181,14 @@ def _local(
         order = neighbour_order(space, "euclidean", seed=seed)
 
         def half(s: np.ndarray) -> float:
-            return float(from_sorted(distances[s[:, None], s[within(order, s)[:, :k]]])[0])
+            return float(from_sorted(distances[s[:, None], s[within(order, s)[:, :k]]], **settings)[0])
 
         error = half_sample_error(half, len(space), resamples=resamples, seed=seed)
     low, high = interval(float(value), float(error), len(space), bounds=(0.0, math.inf))
     controls = {}
     if noise:
-        controls["isotropic noise"] = _control(isotropic_noise(len(space), space.width), from_sorted, k)
-        controls["matched gaussian"] = _control(matched_gaussian(space, seed=seed), from_sorted, k)
+        asked = {"from_sorted": from_sorted, "neighbours": k, **settings}
+        controls = noise_controls(space, _of_distances, asked, seed=seed)
     return Estimate(
         value=float(value),
         low=low,
@@ -198,15 +197,17 @@ def _local(
         n=n,
         n_effective=len(space),
         controls=controls,
-        detail={"estimator": names[0], names[1]: float(other), "duplicates dropped": dropped, **detail},
+        detail={"estimator": names[0], names[1]: float(other), "duplicates dropped": dropped, **settings},
         why=""
         if math.isfinite(low)
         else f"no interval: a half of {len(space)} groups is too few for k = {k}",
     )
 
 
-def _control(space: Space, from_sorted: Callable[[np.ndarray], np.ndarray], k: int) -> float:
-    return float(from_sorted(_nearest(space.distances("euclidean"), k))[0])
+def _of_distances(
+    distances: np.ndarray, *, from_sorted: Callable[..., np.ndarray], neighbours: int, **settings: Any
+) -> float:
+    return float(from_sorted(_nearest(distances, neighbours), **settings)[0])
 
 
 def _nearest(distances: Float[np.ndarray, "sample sample"], k: int) -> Float[np.ndarray, "sample k"]:

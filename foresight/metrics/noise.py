@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,11 +20,33 @@ def isotropic_noise(n: int, width: int) -> Space:
     return space
 
 
+@lru_cache(maxsize=1)
 def matched_gaussian(space: Space, *, seed: int) -> Space:
-    """Return Gaussian rows with the covariance of `space`, on its principal axes."""
+    """Return Gaussian rows with the covariance of `space`, on its principal axes; kept for the next measure."""
     values = space.spectrum[0]
     draws = np.random.default_rng([seed, 7]).standard_normal((len(space), len(values)))
     return Space(draws * np.sqrt(values / max(len(space) - 1, 1)))
+
+
+def noise_controls(
+    space: Space, statistic: Callable[..., float], settings: Mapping[str, Any], *, seed: int
+) -> dict[str, float]:
+    """Return `statistic(distances, **settings)` of isotropic noise and of a Gaussian with the covariance of `space`.
+
+    That of isotropic noise is measured once for each shape: `statistic` is a function of a module, and `settings`
+    are all that it depends on.
+    """
+    return {
+        "isotropic noise": _of_isotropic(statistic, tuple(settings.items()), len(space), space.width),
+        "matched gaussian": statistic(matched_gaussian(space, seed=seed).distances(), **settings),
+    }
+
+
+@lru_cache(maxsize=64)
+def _of_isotropic(
+    statistic: Callable[..., float], settings: tuple[tuple[str, Any], ...], n: int, width: int
+) -> float:
+    return statistic(isotropic_noise(n, width).distances(), **dict(settings))
 
 
 def distinct_rows(x: Any, groups: Sequence[Any] | np.ndarray | None, *, seed: int) -> tuple[Space, int, int]:

@@ -10,8 +10,10 @@ from typing import Any
 
 _lock = threading.Lock()
 _users = 0
-_limit: Any = None
-_known: tuple[int, Any] = (0, None)
+_limits: list[Any] = []
+_controller: Any = None
+_looked_at = 0
+"""Modules that were imported when `_controller` was made."""
 
 
 @contextmanager
@@ -19,29 +21,29 @@ def one_thread() -> Iterator[None]:
     """Keep BLAS to one thread inside; what held before holds again when the last user, of any thread, leaves.
 
     Products of a few hundred rows gain nothing from more, and on a shared machine threads that wait for each
-    other cost a hundredfold (0.1 s became 21 s for forty 250 x 250 eigenproblems on two busy cores).
+    other cost a hundredfold (0.1 s became 21 s for forty 250 x 250 eigenproblems on two busy cores). A library
+    that is loaded inside is limited from the next use on.
     """
-    global _users, _limit
+    global _users
     with _lock:
-        if _users == 0:
-            _limit = _loaded().limit(limits=1, user_api="blas")
+        if _users == 0 or _looked_at != len(sys.modules):
+            _limits.append(_loaded().limit(limits=1, user_api="blas"))
         _users += 1
     try:
         yield
     finally:
         with _lock:
             _users -= 1
-            if _users == 0:
-                _limit.restore_original_limits()
-                _limit = None
+            while _users == 0 and _limits:
+                _limits.pop().restore_original_limits()
 
 
 def _loaded() -> Any:
     """Return the libraries of this process that have threads, looked up again once modules were imported."""
-    global _known
-    if _known[0] != len(sys.modules):
+    global _controller, _looked_at
+    if _looked_at != len(sys.modules):
         from threadpoolctl import ThreadpoolController
 
         # looking takes 1 to 4 ms, which a small product does not
-        _known = (len(sys.modules), ThreadpoolController())
-    return _known[1]
+        _controller, _looked_at = ThreadpoolController(), len(sys.modules)
+    return _controller

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from foresight.metrics import mle_dimension, pca_dimension, two_nn
-from tests.foresight.metrics.planted import rotation
+from foresight.metrics.noise import noise_controls
+from foresight.metrics.space import Space
+from tests.foresight.metrics.planted import gaussians, rotation
 
 
 def sphere(n: int, d: int, width: int, *, seed: int = 0) -> np.ndarray:
@@ -117,3 +119,19 @@ def test_dimension_intervals_cover_the_mean_of_repeated_samples(measure) -> None
         estimate = measure(sphere(100, 4, 12, seed=seed))
         inside += estimate.low <= np.mean(values) <= estimate.high
     assert inside >= 90
+
+
+def test_isotropic_noise_is_measured_once_for_a_shape_and_settings() -> None:
+    seen: list[tuple[int, float]] = []
+
+    def largest(distances: np.ndarray, *, power: float) -> float:
+        seen.append((len(distances), power))
+        return float(distances.max() ** power)
+
+    spaces = [Space(x) for x in gaussians(30, (7, 7))]
+    first, second = (noise_controls(s, largest, {"power": 1.0}, seed=0) for s in spaces)
+    assert len(seen) == 3
+    assert first["isotropic noise"] == second["isotropic noise"]
+    assert first["matched gaussian"] != second["matched gaussian"]
+    other = noise_controls(spaces[0], largest, {"power": 2.0}, seed=0)
+    assert other["isotropic noise"] == pytest.approx(first["isotropic noise"] ** 2)
