@@ -36,7 +36,7 @@ class C1Report(ReportStage):
     references: References
     decide: Decide
     experiment: ClassVar[str] = "c1"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @property
     def extractions(self) -> tuple[Extract, ...]:

@@ -139,11 +139,13 @@ def data_told(house: House) -> dict[str, Any]:
 
 def model_told(extract: Extract, given: Mapping[str, Look], *, control: bool) -> dict[str, Any]:
     """Return what a report says of a model, its role being `control` for a copy that others are held against."""
-    card = extract.ref.card
+    card, random = extract.ref.card, extract.ref.kind == "random"
+    weights = given[f"model {extract.ref.short}"].values["fingerprint"]["weights"]
     return {
         "role": "control" if control else card.role,
         "card": extract.ref.short,
-        "fingerprint": given[f"model {extract.ref.short}"].values["fingerprint"]["weights"],
+        # what random weights are drawn from is the same for every card, and so says nothing
+        "fingerprint": f"seed {extract.ref.value}" if random else weights,
         "points": [p.name for p in extract.points],
         "params": card.parameters,
     }

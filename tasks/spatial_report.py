@@ -27,7 +27,7 @@ class Q2Report(ReportStage):
     decide: Decide
     ceilings: tuple[Ceiling, ...]
     experiment: ClassVar[str] = "q2"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @property
     def extractions(self) -> tuple[Extract, ...]:
