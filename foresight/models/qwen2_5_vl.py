@@ -9,7 +9,6 @@ Architecture: Bai et al. (2025), arXiv:2502.13923.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.device import input_device, to_cpu, to_device
+from foresight.models.qwen2_5_vl_order import resized, token_orders
 from foresight.models.qwen2_5_vl_tiny import build_config, build_image_processor, build_tokenizer
 from foresight.models.vision_language import load_parts, padded, save_parts
 from foresight.nouns import Frames, Tokens
@@ -149,21 +149,6 @@ def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[
     return -(-frames // vision["temporal_patch_size"]), height // cell, width // cell
 
 
-def resized(size: tuple[int, int], *, unit: int, least: int, most: int = 28 * 28 * 1280) -> tuple[int, int]:
-    """Return the (height, width) px the processor resizes to: multiples of `unit`, area within bounds.
-
-    The processor's own rule, written out so that planning loads no model library; a test holds them together.
-    """
-    height, width = (max(round(side / unit) * unit, 0) for side in size)
-    if height * width > most:
-        shrink = math.sqrt(size[0] * size[1] / most)
-        return tuple(max(unit, math.floor(s / shrink / unit) * unit) for s in size)  # type: ignore[return-value]
-    if height * width < least:
-        grow = math.sqrt(least / (size[0] * size[1]))
-        return tuple(math.ceil(s * grow / unit) * unit for s in size)  # type: ignore[return-value]
-    return height, width
-
-
 def load(
     ref: ModelRef,
     folder: Path | None,
@@ -230,12 +215,12 @@ class QwenVision:
             seen = record(self.model, {p.name: p.path for p in wanted}, forward)
         self.forwards += 1
         visual = inputs["mm_token_type_ids"].bool().cpu()  # where a spread model's layers give their outputs
-        places = self._places(inputs[_GRID[video]])
+        orders = token_orders(inputs[_GRID[video]], self.model.config.vision_config)
         return [
             {
                 p.name: _tokens(
                     seen[p.name][visual] if p.prompted else seen[p.name],
-                    *places["raster" if p.prompted else _ORDER.get(p.name, "window")],
+                    *orders["raster" if p.prompted else _ORDER.get(p.name, "window")],
                     index,
                     frames,
                 )
@@ -297,50 +282,11 @@ class QwenVision:
         vision = [config.vision_start_token_id, *[placeholder] * visual_tokens, config.vision_end_token_id]
         return [*map(int, prefix), *vision]
 
-    def _places(self, grids: torch.Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return for each token order (owner and place of every token, counts per image)."""
-        import torch
-        from transformers.vision_utils import get_vision_window_index
-
-        vision = self.model.config.vision_config
-        grids = grids.cpu()
-        merge = vision.spatial_merge_size
-        window, _ = get_vision_window_index(
-            grids, spatial_merge_size=merge, window_size=vision.window_size, patch_size=vision.patch_size
-        )
-        in_window = (window[:, None] * merge**2 + torch.arange(merge**2)).reshape(-1).numpy()
-        blocks = block_order(grids.numpy(), merge)
-        merged_grids = grids.numpy() // np.array([1, merge, merge])
-        merged = block_order(merged_grids, 1)
-        return {
-            "block": (blocks, grids.numpy()),
-            "window": (blocks[in_window], grids.numpy()),
-            "merged window": (merged[window.numpy()], merged_grids),
-            "raster": (merged, merged_grids),
-        }
-
 
 _PIXELS = {False: "pixel_values", True: "pixel_values_videos"}
 _GRID = {False: "image_grid_thw", True: "video_grid_thw"}
 _ORDER = {"patch": "block", "merged": "merged window"}
 """Token order at the points that are not inside the blocks."""
-
-
-def block_order(grids: np.ndarray, merge: int) -> np.ndarray:
-    """Return (image, time, row, col) of every token in the processor's order, [token 4].
-
-    `grids` is [image 3] in patches. Tokens come in `merge` x `merge` groups, the groups in raster order;
-    `merge=1` is plain raster.
-    """
-    rows = []
-    for image, (t, h, w) in enumerate(grids.tolist()):
-        time, row, col = np.meshgrid(np.arange(t), np.arange(h), np.arange(w), indexing="ij")
-        grouped = [
-            a.reshape(t, h // merge, merge, w // merge, merge).swapaxes(2, 3).reshape(-1)
-            for a in (time, row, col)
-        ]
-        rows.append(np.stack([np.full(t * h * w, image), *grouped], axis=1))
-    return np.concatenate(rows)
 
 
 def _tokens(values: Any, places: np.ndarray, grids: np.ndarray, image: int, frames: Frames) -> Tokens:

@@ -11,7 +11,8 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.vision_utils import get_vision_window_index
 
 from foresight import models
-from foresight.models.qwen2_5_vl import QwenVision, resized
+from foresight.models.qwen2_5_vl import QwenVision
+from foresight.models.qwen2_5_vl_order import resized, token_orders
 from foresight.nouns import Frames
 from tests.conftest import frames_of
 
@@ -62,8 +63,9 @@ def test_a_planted_patch_changes_most_the_token_at_its_place_for_several_sizes_i
 
 def test_taking_window_order_for_raster_would_be_caught(vlm: QwenVision) -> None:
     grids = torch.tensor([[1, 8, 8]])
-    window, _ = vlm._places(grids)["window"]
-    misplaced = (window[:, 1:] != vlm._places(grids)["block"][0][:, 1:]).any(axis=1).mean()
+    orders = token_orders(grids, vlm.model.config.vision_config)
+    window, _ = orders["window"]
+    misplaced = (window[:, 1:] != orders["block"][0][:, 1:]).any(axis=1).mean()
     raster = np.stack(np.unravel_index(np.arange(64), (1, 8, 8)), axis=1)
     assert misplaced > 0.2
     assert (window[:, 1:] != raster).any(axis=1).mean() > 0.5
