@@ -13,13 +13,6 @@ from foresight import models
 from foresight.models.encoders import FrameEncoder
 from foresight.nouns import KINDS, Frames, Tokens
 
-# the same kernels in the same order: only the split of a matrix product over threads may differ in fp32
-TOLERANCE = 1e-5
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
-
 
 def drawn(card: str, **options: str) -> FrameEncoder:
     """Return a tiny card with random weights; register tokens, which start as zeros, are drawn too."""

@@ -18,6 +18,7 @@ from foresight import models
 from foresight.models.causal_vae import VideoAutoencoder
 from foresight.nouns import Frames
 from tests.conftest import frames_of
+from tests.foresight.models.values import relative
 
 CARDS = ("ltx-video-tiny@random0", "ltx-video-0.9.5-tiny", "cogvideox-tiny", "hunyuan-video-tiny")
 
@@ -37,10 +38,6 @@ def loaded(name: str, folder: Path | None = None) -> VideoAutoencoder:
         ref, folder, device="cpu", dtype="float32", attention="sdpa"
     )
     return found
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 def grey(height: int, width: int, time: int = 1) -> Frames:

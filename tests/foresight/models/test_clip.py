@@ -26,12 +26,11 @@ from foresight.models.loading import WrongCheckpoint
 from foresight.nouns import Frames
 from tests.conftest import frames_of
 from tests.foresight.models.encoders_planted import (
-    TOLERANCE,
     assert_kinds,
     assert_the_place_responds,
     drawn,
-    relative,
 )
+from tests.foresight.models.values import TOLERANCE, relative
 
 CLIP, SIGLIP = "clip-tiny", "siglip-tiny"
 LOAD = {"device": "cpu", "dtype": "float32", "attention": "sdpa"}

@@ -25,7 +25,8 @@ from foresight.models.device import resolve_attention
 from foresight.models.loading import WrongCheckpoint
 from foresight.nouns import KINDS, Frames
 from tests.conftest import frames_of
-from tests.foresight.models.encoders_planted import TOLERANCE, relative, reloaded
+from tests.foresight.models.encoders_planted import reloaded
+from tests.foresight.models.values import TOLERANCE, relative
 
 LOAD = {"device": "cpu", "dtype": "float32", "attention": "sdpa"}
 

@@ -17,13 +17,12 @@ from foresight.models.loading import WrongCheckpoint
 from foresight.nouns import Frames
 from tests.conftest import frames_of
 from tests.foresight.models.encoders_planted import (
-    TOLERANCE,
     assert_kinds,
     assert_the_place_responds,
     drawn,
     layer_calls,
-    relative,
 )
+from tests.foresight.models.values import TOLERANCE, relative
 
 POINTS = ["patch", "vit.1", "vit.2", "vit.3", "vit.4", "vit.final"]
 PLAIN, REGISTERS = "dinov2-tiny", "dinov2-reg-tiny"

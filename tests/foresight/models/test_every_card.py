@@ -21,6 +21,7 @@ import torch
 from foresight import models
 from foresight.nouns import KINDS, Frames, Tokens
 from tests.conftest import frames_of
+from tests.foresight.models.values import relative
 
 CARDS = sorted(name for name, card in models.cards().items() if card.tiny)
 AUTOENCODERS = [c for c in CARDS if getattr(models.family(models.get(c)), "DECODES", False)]
@@ -86,10 +87,6 @@ def batches(card: str) -> list[list[Frames]]:
     stills = [frames_of(*size, seed=i) for i, size in enumerate(sizes)]
     clips = [frames_of(*size, time=t, seed=t) for size, t in zip(sizes[1:], times, strict=True)]
     return [stills, clips if card in APART else [*clips, stills[0]]]
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 def raster(tokens: Tokens, name: str) -> np.ndarray:

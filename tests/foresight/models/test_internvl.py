@@ -18,14 +18,12 @@ from foresight.models.internvl_tiles import canvas_shape
 from foresight.models.loading import WrongCheckpoint
 from foresight.nouns import KINDS, Frames, Tokens
 from tests.conftest import frames_of
+from tests.foresight.models.values import TOLERANCE, relative
 
 CARD = models.get("internvl-tiny")
 POINTS = [p.name for p in models.points(CARD)]
 VISION = [p for p in POINTS if not p.startswith("llm.")]
 TOWER = [p for p in POINTS if p.startswith("vit.")]
-
-# the same kernels in the same order: only the split of a matrix product over threads may differ in fp32
-TOLERANCE = 1e-5
 
 
 def load(text: str, folder: Path | None = None) -> InternVision:
@@ -40,10 +38,6 @@ def vlm() -> InternVision:
 
 # pixels are whole levels of 255; one cell is 10 levels or more from the next
 HALF_A_LEVEL = 0.51
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 def ramps(height: int, width: int, time: int = 1) -> Frames:

@@ -16,14 +16,12 @@ from foresight import models
 from foresight.models.llava_interleave import LlavaInterleave
 from foresight.nouns import Frames
 from tests.conftest import frames_of
+from tests.foresight.models.values import TOLERANCE, ramp, relative
 
 CARD = models.get("llava-interleave-tiny")
 FAMILY = models.family(CARD)
 POINTS = [p.name for p in models.points(CARD)]
 SIZES = [(64, 64), (30, 57), (101, 33), (44, 44)]
-
-# the same kernels in the same order: only the split of a matrix product over threads may differ in fp32
-TOLERANCE = 1e-5
 
 
 def loaded() -> LlavaInterleave:
@@ -34,10 +32,6 @@ def loaded() -> LlavaInterleave:
 @pytest.fixture(scope="module")
 def vlm() -> LlavaInterleave:
     return loaded()
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 # --- planted places ---------------------------------------------------------------------------------------------
@@ -64,15 +58,6 @@ def see_through() -> LlavaInterleave:
         projector.linear_2.bias.fill_(-20)
         core.language_model.norm.weight.fill_(1)
     return model
-
-
-def ramp(height: int, width: int, sample: int, time: int = 1) -> Frames:
-    """Return frames whose red tells the column, green the row, and blue the sample and frame."""
-    pixels = np.zeros((time, height, width, 3))
-    pixels[..., 0] = 255 * (np.arange(width) + 0.5) / width
-    pixels[..., 1] = (255 * (np.arange(height) + 0.5) / height)[:, None]
-    pixels[..., 2] = (20 + 8 * sample + 60 * np.arange(time))[:, None, None]
-    return Frames(pixels=pixels.round().astype(np.uint8), times_s=np.arange(time) * 0.5)
 
 
 def test_every_token_carries_the_place_frame_and_sample_it_claims_at_every_point(

@@ -24,6 +24,7 @@ from foresight.models.llava_next import LlavaNext
 from foresight.models.llava_next_tiles import BASE, tiling
 from foresight.nouns import KINDS, Frames, Tokens
 from tests.conftest import frames_of
+from tests.foresight.models.values import TOLERANCE, ramp, relative
 
 CARD = models.get("llava-next-tiny")
 FAMILY = models.family(CARD)
@@ -78,15 +79,6 @@ def see_through() -> LlavaNext:
         projector.linear_2.bias.fill_(-20)
         core.language_model.norm.weight.fill_(1)
     return model
-
-
-def ramp(height: int, width: int, sample: int, time: int = 1) -> Frames:
-    """Return frames whose red tells the column, green the row, and blue the sample and frame."""
-    pixels = np.zeros((time, height, width, 3))
-    pixels[..., 0] = 255 * (np.arange(width) + 0.5) / width
-    pixels[..., 1] = (255 * (np.arange(height) + 0.5) / height)[:, None]
-    pixels[..., 2] = (20 + 8 * sample + 60 * np.arange(time))[:, None, None]
-    return Frames(pixels=pixels.round().astype(np.uint8), times_s=np.arange(time) * 0.5)
 
 
 def colours(values: torch.Tensor, model: LlavaNext) -> np.ndarray:
@@ -153,13 +145,6 @@ def test_a_shift_by_half_a_cell_and_tiles_one_after_another_would_be_caught(
 
 
 # --- against the plain forward ----------------------------------------------------------------------------------
-
-# the same kernels in the same order: only the split of a matrix product over threads may differ in fp32
-TOLERANCE = 1e-5
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 def joined(tiles: torch.Tensor, canvas: tuple[int, int]) -> torch.Tensor:

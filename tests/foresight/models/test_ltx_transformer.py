@@ -15,6 +15,7 @@ from foresight.models.checkpoint import MissingCheckpoint
 from foresight.models.ltx_transformer import LtxTransformer
 from foresight.nouns import Frames
 from tests.conftest import frames_of
+from tests.foresight.models.values import relative
 
 CARD = models.get("ltx-video-transformer-tiny")
 POINTS = [p.name for p in models.points(CARD)]
@@ -31,10 +32,6 @@ def loaded(name: str, folder: Path | None = None) -> LtxTransformer:
 @pytest.fixture(scope="module")
 def model() -> LtxTransformer:
     return loaded("ltx-video-transformer-tiny")
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("time", [1, 5])

@@ -15,6 +15,7 @@ from foresight.models.qwen2_5_vl import QwenVision
 from foresight.models.qwen2_5_vl_order import resized, token_orders
 from foresight.nouns import Frames
 from tests.conftest import frames_of
+from tests.foresight.models.values import TOLERANCE, relative
 
 POINTS = [p.name for p in models.points(models.get("qwen2.5-vl-tiny"))]
 
@@ -91,14 +92,6 @@ def test_extraction_equals_the_plain_forward_at_every_point(vlm: QwenVision) -> 
         assert relative(tokens["llm.final"].values, plain.last_hidden_state[image][mine]) < TOLERANCE
     together = torch.cat([t["vit.4"].values for t in ours]).sort(dim=0).values
     assert relative(together, tower.last_hidden_state.sort(dim=0).values) < TOLERANCE
-
-
-# the same kernels in the same order: only the split of a matrix product over threads may differ in fp32
-TOLERANCE = 1e-5
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 def raster_of(grids: torch.Tensor, *, windows: bool) -> list[torch.Tensor]:
