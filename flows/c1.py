@@ -16,10 +16,11 @@ from tasks.c1_report import C1Report
 from tasks.extract import Extract
 from tasks.house import House, WrongRequest
 from tasks.ingest import Ingest
-from tasks.locate import Locate
+from tasks.locate import Locate, Patches
 from tasks.pairs import Source
 from tasks.publish import decodes
 from tasks.reconstruct import Rebuild, References, place_of
+from tasks.token_grids import grid_of
 
 NAME = "c1"
 SHARES = (0.25, 0.5, 1.0)
@@ -32,7 +33,8 @@ class Settings(AlignmentSettings):
     adapters: list[str] = Field(
         ["linear", "mlp:64", "mlp:256"],
         min_length=1,
-        description="Adapters to train, as linear, mlp:WIDTH or residual:WIDTH; the last is the pipeline's.",
+        title="Adapters",
+        description="What is trained: linear, mlp:WIDTH or residual:WIDTH; the last is the pipeline's.",
     )
 
     @field_validator("adapters")
@@ -67,10 +69,8 @@ def stages(settings: Settings, house: House) -> list[Any]:
     probe = Row(row="C1.2", title="linear probe", **shared)
     merger = Row(row="C1.3", title="before and after the merger", **shared)
     twins = {place_of(s)[:2]: s.extract for s in sources if s.variant == RANDOM}
-    locates = tuple(
-        Locate(source=s, copy=twins.get(place_of(s)[:2], s.extract), seed=settings.seed)
-        for s in sources
-        if s.variant == TRAINED or s.extract in vlm
+    patches, locates = _locates(
+        settings, house, [s for s in sources if s.variant == TRAINED or s.extract in vlm], twins
     )
     best, layers, sizes, counts, twin = _adapters(settings, decoder, rebuilds)
     pipeline = Adapted(row="C1.5", title="pipeline", runs=(best, *twin), probe=probe)
@@ -88,8 +88,28 @@ def stages(settings: Settings, house: House) -> list[Any]:
     )
     return [
         Ingest(), *model_stages([decoder, *vlm, *copies]), references, projection, *rebuilds, probe, merger,
-        *locates, *layers, best, *twin, *sizes, *counts, pipeline, ablations, decide, report,
+        *patches, *locates, *layers, best, *twin, *sizes, *counts, pipeline, ablations, decide, report,
     ]  # fmt: skip
+
+
+def _locates(
+    settings: Settings, house: House, sources: list[Source], twins: dict[tuple[str, str], Extract]
+) -> tuple[tuple[Patches, ...], tuple[Locate, ...]]:
+    """Return the reading of raw patches, once a grid, and that of every source beside it.
+
+    `twins` are the random copies by (model, point); a source without one is its own.
+    """
+    patches: dict[Any, Patches] = {}
+    found = []
+    for s in sources:
+        counts = grid_of(s.extract, s.point, house)
+        own = None
+        if any(counts):
+            own = Patches(grid=counts, extract=s.extract, seed=settings.seed)
+            own = patches.setdefault((counts, s.extract.framing), own)
+        copy = twins.get((s.model, s.point), s.extract)
+        found.append(Locate(source=s, copy=copy, patches=own, seed=settings.seed))
+    return tuple(patches.values()), tuple(found)
 
 
 def _adapters(

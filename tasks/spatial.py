@@ -16,7 +16,7 @@ from foresight.metrics import Estimate
 from foresight.metrics.perceptual import trunk_identity
 from foresight.probes import TokenGrids, patches
 from foresight.studies import spatial, spatial_truth
-from foresight.studies.spatial import ROWS, Split
+from foresight.studies.spatial import ROWS, Row, Split
 from foresight.studies.spatial_truth import Truth
 from tasks.extract import Extract
 from tasks.house import House, Progress
@@ -54,7 +54,8 @@ class Ceiling:
 
     @property
     def name(self) -> str:
-        return f"{self.row} raw patches {'x'.join(map(str, self.grid))}"
+        grid, px = ("x".join(map(str, sides)) for sides in (self.grid, frame_size(self.extract)))
+        return f"{self.row} raw patches {grid} at {px} px"
 
     needs: tuple[str, ...] = ("data",)
 
@@ -80,23 +81,7 @@ class Ceiling:
         pictures = Pictures(house, self.extract, self.grid)
         truth = truth_of(self.row, house, self.extract, pictures)
         where = spatial.split(house.manifest.groups, truth, seed=self.seed)
-        steps = [self.grid[0] // 2] if row.still else list(range(self.grid[0]))
-
-        def blocks() -> Iterator[np.ndarray]:
-            for start in range(0, len(truth), BLOCK):
-                whole = pictures.patches(truth.indices[start : start + BLOCK])
-                yield whole[:, steps]
-
-        _, rows, cols = self.grid
-        grids = on_axes(
-            blocks,
-            where,
-            rows=(np.arange(rows) + 0.5) / rows,
-            cols=(np.arange(cols) + 0.5) / cols,
-            times_s=np.asarray(steps, float),
-            width=row.width,
-            seed=self.seed,
-        )
+        grids = read_patches(pictures, truth, where, row, seed=self.seed)
         found = spatial.ceiling(row, grids, truth, where, seed=self.seed)
         house.store.record(self.recipe(house), values={"ceiling": found}, provenance=provenance())
 
@@ -288,6 +273,26 @@ class Pictures:
     def _middle(self, frames: int) -> int:
         steps = self.grid[0]
         return int((steps // 2 + 0.5) * frames / steps)
+
+
+def read_patches(pictures: Pictures, truth: Truth, where: Split, row: Row, *, seed: int) -> TokenGrids:
+    """Return the raw patches of the truth's samples, on axes fitted on the training part."""
+    counts, rows, cols = pictures.grid
+    steps = [counts // 2] if row.still else list(range(counts))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(truth), BLOCK):
+            yield pictures.patches(truth.indices[start : start + BLOCK])[:, steps]
+
+    return on_axes(
+        blocks,
+        where,
+        rows=(np.arange(rows) + 0.5) / rows,
+        cols=(np.arange(cols) + 0.5) / cols,
+        times_s=np.asarray(steps, float),
+        width=row.width,
+        seed=seed,
+    )
 
 
 def truth_of(row: str, house: House, extract: Extract, pictures: Pictures) -> Truth:

@@ -45,6 +45,7 @@ from foresight.probes import (
     shuffled,
 )
 from foresight.studies.spatial_truth import Truth
+from foresight.training.threads import one_torch_thread
 
 Measurement = dict[str, Any]
 Scores = dict[str, Any]
@@ -54,7 +55,7 @@ TEST = 0.3
 """Share of the groups that probes never see."""
 CAPACITIES = (0, 16, 256)
 """Hidden features the box probe is trained with once more, besides the one it is reported with."""
-LOWER_IS_BETTER = ("LPIPS", "perceptual distance")
+LOWER_IS_BETTER = ("LPIPS", "perceptual distance", "centre error", "size error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,7 @@ def capacities(tokens: TokenGrids, truth: Truth, where: Split, *, seed: int) -> 
     train, test = _parts(truth, where)
     found = {}
     for hidden in CAPACITIES:
-        with one_thread():
+        with one_thread(), one_torch_thread():
             read = box_probe(
                 tokens.take(where.train), train.values, tokens.take(where.test), hidden=hidden, seed=seed
             )
@@ -157,6 +158,7 @@ def capacities(tokens: TokenGrids, truth: Truth, where: Split, *, seed: int) -> 
     return found
 
 
+@one_torch_thread()
 @one_thread()
 def _boxes(
     tokens: TokenGrids, truth: Truth, test: TokenGrids, wanted: Truth, seed: int
@@ -176,6 +178,7 @@ def _constant_box(train: Truth, test: Truth, tokens: TokenGrids) -> Scores:
     }
 
 
+@one_torch_thread()
 @one_thread()
 def _sets(tokens: TokenGrids, truth: Truth, test: TokenGrids, wanted: Truth, seed: int) -> tuple[Scores, Any]:
     found = set_probe(tokens, truth.values, test, classes=len(truth.names), seed=seed)
@@ -210,6 +213,7 @@ def _picture_scores(given: np.ndarray, true: np.ndarray) -> Scores:
     return scores
 
 
+@one_torch_thread()
 @one_thread()
 def _directions(
     tokens: TokenGrids, truth: Truth, test: TokenGrids, wanted: Truth, seed: int

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
+import store
 from flows import c1
-from flows.engine import perform
+from flows.engine import perform, prepare
 from foresight import data
+from tasks.extract import Extract
+from tasks.ingest import Ingest
+from tasks.kept import read_measurements
+from tasks.locate import Locate, Patches
+from tasks.model import Model
+from tasks.stages import run
 from tests.conftest import quickly_trained
 from tests.foresight.data.benchmarks_on_disk import coco, something
 
@@ -54,7 +61,7 @@ def test_a_clip_is_rebuilt_on_the_steps_of_the_decoder(documents: dict[str, dict
 def test_rows_that_the_data_cannot_give_say_why(documents: dict[str, dict[str, Any]]) -> None:
     clips, images = (values(documents[k], "C1.4")["spatial IoU"] for k in ("clips", "images"))
     assert clips["value"] is None
-    assert "these are clips" in clips["why"]
+    assert "have no boxes" in clips["why"]
     assert images["value"] is None
     assert "learns from at least 8 samples" in images["why"]
     merger = values(documents["images"], "C1.3")["SSIM, after − before"]
@@ -70,3 +77,24 @@ def test_too_few_samples_end_in_no_verdict_and_a_whole_report(
     page = (folder / documents[kind]["report"]).read_text()
     assert "interval needs 8 groups" in page
     assert str(folder) not in page
+
+
+def test_places_are_read_off_clips_whose_boxes_are_known_over_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = c1.Settings(
+        data="synthetic:moving", samples=48, frames=5, vlm=["qwen2.5-vl-tiny@random0"], points=["merged"]
+    )
+    prepared = prepare(c1, settings)
+    (last,) = (i for i, s in enumerate(prepared.stages) if isinstance(s, Locate))
+    stages = [
+        s for s in prepared.stages[: last + 1] if isinstance(s, Ingest | Model | Extract | Patches | Locate)
+    ]
+    prepared.house.store = store.open(settings.store, create=True)
+    _, looks = run([s for s in stages if "ltx" not in s.name], prepared.house)
+    measured = read_measurements(prepared.house, [looks[prepared.stages[last].name]])
+    iou = next(m for m in measured if m["name"] == "spatial IoU")
+    assert iou["n"] == 12
+    assert iou["detail"]["grid"] == [1, 4, 4]
+    assert iou["value"] > iou["controls"]["constant prediction"] + 0.1

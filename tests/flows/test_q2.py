@@ -121,7 +121,7 @@ def test_one_frame_a_clip_has_boxes_but_no_motion(place: dict[str, Outcome]) -> 
 def test_a_point_more_leaves_the_others_as_they_are(place: dict[str, Outcome]) -> None:
     states = {look.name: look.state for look in PLANS["a point more"]}
     assert states["extract qwen2.5-vl-tiny"] == "missing"
-    assert states["Q2.1 raw patches 1x8x8"] == "ready"
+    assert states["Q2.1 raw patches 1x8x8 at 64x64 px"] == "ready"
     assert states["Q2.1 boxes vit.2"] == "waiting"
 
 

@@ -70,7 +70,7 @@ class TestWholeRuns:
     ) -> None:
         states = {r.name: r.state for r in place["both"].ran}
         assert states["extract qwen2.5-vl-tiny"] == states["Q2.1 boxes merged"] == "cached"
-        assert states["Q2.1 raw patches 1x4x4"] == "cached"
+        assert states["Q2.1 raw patches 1x4x4 at 64x64 px"] == "cached"
         assert states[f"Q2.1 boxes merged+{BESIDE}"] == "completed"
         assert {r.state for r in place["again"].ran} == {"cached"}
 

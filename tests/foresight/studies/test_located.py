@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foresight.data.fitting import fit
-from foresight.nouns import Frames
 from foresight.probes import CONSTANT, CONTROLS, POOLED, SHUFFLED, TokenGrids, coverage
-from foresight.studies import reconstruction
-from foresight.studies.located import METRICS, Truth, centre_error, largest_box, located, on_axes, size_error
+from foresight.studies import located, reconstruction, spatial
+from foresight.studies.located import METRICS, ROW, centre_error, size_error
+from foresight.studies.spatial_truth import Truth
 
 CENTRES = (np.arange(8) + 0.5) / 8
 
@@ -23,23 +22,18 @@ def planted(n: int = 64, *, mixed: bool = False) -> tuple[TokenGrids, Truth]:
     if mixed:
         held = np.stack([rng.permutation(h.ravel()).reshape(8, 8) for h in held])
     values = held[..., None] * rng.normal(size=12) + rng.normal(0, 0.02, (n, 8, 8, 12))
-    folds = reconstruction.parted([str(i) for i in range(n)], seed=0)
-    grids = on_axes(
-        lambda: [values[:40, None].astype(np.float32), values[40:, None].astype(np.float32)],
-        folds != reconstruction.TEST,
-        rows=CENTRES,
-        cols=CENTRES,
-        seed=0,
+    grids = TokenGrids(
+        values=values[:, None].astype(np.float16), rows=CENTRES, cols=CENTRES, times_s=np.zeros(1)
     )
-    return grids, Truth(indices=np.arange(n), boxes=boxes)
+    return grids, Truth(indices=np.arange(n), values=boxes)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_boxes_are_read_off_tokens_in_place_and_not_off_mixed_ones(mixed: bool) -> None:
     tokens, truth = planted(mixed=mixed)
-    names = [str(i) for i in range(len(truth.boxes))]
-    folds = reconstruction.parted(names, seed=0)
-    found = located(tokens, tokens, tokens, truth, folds=folds, groups=names, seed=0)
+    where = located.split([str(i) for i in range(len(truth))], truth, seed=0)
+    most = spatial.ceiling(ROW, tokens, truth, where, seed=0)
+    found, _ = spatial.measure(ROW, tokens, tokens, truth, where, ceiling=most, seed=0)
     assert set(found) == set(METRICS)
     iou = found["spatial IoU"]
     assert set(CONTROLS) <= set(iou.controls)
@@ -60,8 +54,14 @@ def test_errors_are_in_shares_of_the_frame() -> None:
     assert size_error(np.add(truth, [0, 0, 0.1, 0.3]), truth) == pytest.approx([0.2])
 
 
-def test_the_largest_box_is_that_of_what_is_left_after_cropping() -> None:
-    wide = Frames(pixels=np.zeros((1, 100, 300, 3), np.uint8), times_s=np.zeros(1))
-    _, where = fit(wide, size=(64, 64), how="crop")
-    assert largest_box([[0, 0, 110, 100], [150, 50, 200, 100]], where) == pytest.approx([0.5, 0.5, 1.0, 1.0])
-    assert largest_box([[0, 0, 90, 100]], where) is None
+def test_boxes_are_scored_where_pictures_are_and_a_probe_learns_from_eight_at_least() -> None:
+    groups = [str(i // 2) for i in range(40)]
+    truth = Truth(indices=np.arange(0, 40, 3), values=np.zeros((14, 4)))
+    where = located.split(groups, truth, seed=5)
+    scored = np.flatnonzero(reconstruction.parted(groups, seed=5) == reconstruction.TEST)
+    assert set(truth.indices[where.test]) == set(truth.indices) & set(scored)
+    assert sorted([*where.train, *where.test]) == list(range(14))
+    assert list(where.groups) == [groups[i] for i in truth.indices[where.test]]
+    assert located.too_few(where) == ""
+    few = located.split(groups, Truth(indices=np.arange(6), values=np.zeros((6, 4))), seed=5)
+    assert "at least 8 samples" in located.too_few(few)
