@@ -41,7 +41,12 @@ def silhouette(
     def score(s: np.ndarray) -> float:
         return float(silhouettes(distances[np.ix_(s, s)], _onehot(codes[s])).mean())
 
-    null = _label_null(codes, lambda hot: silhouettes(distances, hot).mean(axis=0), permutations, seed)
+    narrow = distances.astype(np.float32)  # for the null, as in `gathered`
+
+    def drawn(hot: np.ndarray) -> np.ndarray:
+        return silhouettes(narrow, hot).mean(axis=0, dtype=np.float64)
+
+    null = _label_null(codes, drawn, permutations, seed)
     return _estimate(
         score(np.arange(len(space))),
         half_sample_error(score, len(space), resamples=resamples, seed=seed),
@@ -80,15 +85,15 @@ def cluster_purity(
         return Estimate.undefined(why, n=n, n_effective=len(space))
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    points = space.coordinates
-    assigned, _ = _kmeans(points, k, seed=seed)
-    hot_clusters = _onehot(assigned, k)
+    squared = np.square(space.distances())
+    assigned = _kmeans(squared, k, seed=seed)
+    hot_clusters = _onehot(assigned, k).astype(np.float32)
 
     def purity_of(hot: np.ndarray) -> np.ndarray:
-        return _product(hot_clusters.T, hot).max(axis=-1).sum(axis=0) / len(hot)
+        return np.asarray(_product(hot_clusters.T, hot).max(axis=-1).sum(axis=0, dtype=np.float64) / len(hot))
 
     def half(s: np.ndarray) -> float:
-        again, _ = _kmeans(points[s], k, seed=seed + int(s[0]), starts=2)
+        again = _kmeans(squared[np.ix_(s, s)], k, seed=seed + int(s[0]), starts=2)
         return float((_onehot(again, k).T @ _onehot(codes[s])).max(axis=1).sum() / len(s))
 
     null = _label_null(codes, purity_of, permutations, seed)
@@ -134,24 +139,21 @@ def knn_accuracy(
         return Estimate.undefined(why, n=n, n_effective=len(space))
     order = neighbour_order(space, metric, seed=seed)
 
-    def voters(order: np.ndarray) -> np.ndarray:
-        out = np.zeros((len(order), len(order)))
-        np.put_along_axis(out, order[:, :k], 1.0, axis=1)
-        return out
-
-    def accuracy(voters: np.ndarray, hot: np.ndarray) -> np.ndarray:
-        return (_product(voters, hot).argmax(axis=-1) == hot.argmax(axis=-1)).mean(axis=0)
+    def accuracy(order: np.ndarray, hot: np.ndarray) -> np.ndarray:
+        votes = hot[order[:, 0]].copy()
+        for voters in order[:, 1:k].T:
+            votes += hot[voters]
+        return (votes.argmax(axis=-1) == hot.argmax(axis=-1)).mean(axis=0)
 
     def half(s: np.ndarray) -> float:
-        return float(accuracy(voters(within(order, s)), _onehot(codes[s], int(codes.max()) + 1)))
+        return float(accuracy(within(order, s), _onehot(codes[s], int(codes.max()) + 1)))
 
-    nearest = voters(order)
     hot = _onehot(codes)
     controls = {"majority": float(hot.mean(axis=0).max())}
     return _estimate(
-        float(accuracy(nearest, hot)),
+        float(accuracy(order, hot)),
         half_sample_error(half, len(space), resamples=resamples if k < len(space) // 2 - 1 else 0, seed=seed),
-        _label_null(codes, lambda h: accuracy(nearest, h), permutations, seed),
+        _label_null(codes, lambda h: accuracy(order, h), permutations, seed),
         n=n,
         g=len(space),
         bounds=(0.0, 1.0),
@@ -183,15 +185,16 @@ def intra_class_variance(
 
     def share(kernel: np.ndarray, hot: np.ndarray) -> np.ndarray:
         # Σ_c |Σ_{i∈c} x_i|² / n_c is the sum of squares between the classes
-        mean = kernel.sum() / len(kernel)
+        mean = kernel.sum(dtype=np.float64) / len(kernel)
         between = (_diagonal(kernel, hot) / np.maximum(hot.sum(axis=0), 1)).sum(axis=-1)
-        return np.clip(1.0 - (between - mean) / (np.trace(kernel) - mean), 0.0, 1.0)
+        return np.clip(1.0 - (between - mean) / (np.trace(kernel, dtype=np.float64) - mean), 0.0, 1.0)
 
     def half(s: np.ndarray) -> float:
         return float(share(gram[np.ix_(s, s)], _onehot(codes[s])))
 
     hot = _onehot(codes)
-    null = _label_null(codes, lambda h: share(gram, h), permutations, seed)
+    narrow = gram.astype(np.float32)  # for the null, as in `gathered`
+    null = _label_null(codes, lambda h: share(narrow, h), permutations, seed)
     value, counts = float(share(gram, hot)), hot.sum(axis=0)
     per_class = (np.diag(gram) @ hot - _diagonal(gram, hot) / counts) / counts
     error = half_sample_error(half, len(space), resamples=resamples, seed=seed)
@@ -283,14 +286,14 @@ def _product(pairs: np.ndarray, hot: Float[np.ndarray, "sample *draw category"])
 
 def _diagonal(kernel: np.ndarray, hot: Float[np.ndarray, "sample *draw category"]) -> np.ndarray:
     """Return the sum of the kernel over the pairs inside each class, [*draw category]."""
-    return (_product(kernel, hot) * hot).sum(axis=0)
+    return np.asarray((_product(kernel, hot) * hot).sum(axis=0, dtype=np.float64))
 
 
 @one_thread()
 def _label_null(
     codes: np.ndarray, score: Callable[[np.ndarray], np.ndarray], permutations: int, seed: int
 ) -> Float[np.ndarray, " permutation"]:
-    rng, hot = np.random.default_rng([seed, 3]), _onehot(codes)
+    rng, hot = np.random.default_rng([seed, 3]), _onehot(codes).astype(np.float32)
     at_once = max(1, 150_000 // hot.size)  # stays in cache
     out = []
     for start in range(0, permutations, at_once):
@@ -326,38 +329,40 @@ def _estimate(
 
 
 @one_thread()
-def _kmeans(points: np.ndarray, k: int, *, seed: int, starts: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tightest of several k-means runs: the cluster of each point, and the centres."""
+def _kmeans(
+    squared: Float[np.ndarray, "sample sample"], k: int, *, seed: int, starts: int = 10
+) -> Int[np.ndarray, " sample"]:
+    """Return the cluster of each sample in the tightest of several k-means runs, from squared distances alone."""
     rng = np.random.default_rng([seed, 11])
-    runs = [_lloyd(points, _spread_out(points, k, rng)) for _ in range(starts)]
-    assigned, centres, _ = min(runs, key=lambda run: run[2])
-    return assigned, centres
+    runs = [_lloyd(squared, _spread_out(squared, k, rng)) for _ in range(starts)]
+    return min(runs, key=lambda run: run[1])[0]
 
 
-def _spread_out(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def _spread_out(squared: np.ndarray, k: int, rng: np.random.Generator) -> list[int]:
     # k-means++ (Arthur & Vassilvitskii 2007): the next centre is drawn by its squared distance to the others
-    chosen = [int(rng.integers(len(points)))]
-    nearest = np.square(points - points[chosen[0]]).sum(axis=1)
+    chosen = [int(rng.integers(len(squared)))]
+    nearest = squared[chosen[0]]
     while len(chosen) < k and nearest.any():  # fewer different points than clusters: fewer clusters
-        chosen.append(int(rng.choice(len(points), p=nearest / nearest.sum())))
-        nearest = np.minimum(nearest, np.square(points - points[chosen[-1]]).sum(axis=1))
-    return points[chosen]
+        chosen.append(int(rng.choice(len(squared), p=nearest / nearest.sum())))
+        nearest = np.minimum(nearest, squared[chosen[-1]])
+    return chosen
 
 
 def _lloyd(
-    points: np.ndarray, centres: np.ndarray, *, rounds: int = 100
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return clusters, centres and the summed squared distance, once no point changes sides."""
-    centres, assigned = centres.copy(), np.full(len(points), -1)
-    lengths = np.square(points).sum(axis=1)
+    squared: np.ndarray, chosen: Sequence[int], *, rounds: int = 100
+) -> tuple[Int[np.ndarray, " sample"], float]:
+    """Return clusters and the summed squared distance to their means, once no sample changes sides."""
+    to, assigned, total = squared[:, chosen], np.full(len(squared), -1), math.nan
     for _ in range(rounds):
-        squared = np.square(centres).sum(axis=1) - 2.0 * points @ centres.T
-        now = squared.argmin(axis=1)
+        now, total = to.argmin(axis=1), float(to.min(axis=1).sum())
         if np.array_equal(now, assigned):
             break
         assigned = now
-        hot = _onehot(assigned, len(centres))
+        hot = _onehot(assigned, len(chosen))
         counts = hot.sum(axis=0)
         full = counts > 0  # an empty cluster keeps its centre
-        centres[full] = (hot.T @ points)[full] / counts[full, None]
-    return assigned, centres, float((squared.min(axis=1) + lengths).sum())
+        sums = squared @ hot
+        # to a mean it is the mean distance to its members, less half the mean among them
+        inner = (sums * hot).sum(axis=0)
+        to[:, full] = sums[:, full] / counts[full] - inner[full] / (2 * np.square(counts[full]))
+    return assigned, total
