@@ -174,19 +174,7 @@ def load(ref: ModelRef, folder: Path | None, *, device: str, dtype: str, attenti
     """
     from diffusers import AutoencoderKLLTXVideo
 
-    vae = causal_vae.load_part(
+    vae: Any = causal_vae.load_part(
         AutoencoderKLLTXVideo, ref, folder, declared=ref.card.config, device=device, dtype=dtype
     )
-    return autoencoder(ref.card, vae)
-
-
-def build(card: Card) -> Any:
-    """Return the autoencoder of a tiny card with fresh weights from the global generator."""
-    from diffusers import AutoencoderKLLTXVideo
-
-    return AutoencoderKLLTXVideo(**causal_vae.built_from(card.config))
-
-
-def autoencoder(card: Card, vae: Any) -> VideoAutoencoder:
-    """Return `vae`, loaded or being trained, as a model of `card`."""
-    return VideoAutoencoder(card, vae, compression(card))
+    return VideoAutoencoder(ref.card, vae, compression(ref.card))

@@ -66,16 +66,21 @@ def _pictures(card: Card) -> tuple[data.DataSource, list[Sample], list[Frames]]:
     return source, samples, [source.frames(s, data.Sampling(frames=1)) for s in samples]
 
 
+def _drawn(ref: ModelRef) -> Any:
+    """Return the random twin of `ref`, named by the same seed: training starts from the weights it is compared with."""
+    twin = ModelRef(card=ref.card, kind="random", value=ref.value)
+    return models.family(ref.card).load(twin, None, device="cpu", dtype="float32", attention="sdpa")
+
+
 def _autoencoder(
     ref: ModelRef, folder: Path, scratch: Path | None, progress: Progress | None
 ) -> dict[str, float]:
     import torch
 
-    card, family, settings = ref.card, models.family(ref.card), ref.card.training
-    source, samples, frames = _pictures(card)
-    with torch.random.fork_rng():
-        torch.manual_seed(int(ref.value))
-        model = family.autoencoder(card, family.build(card))
+    settings = ref.card.training
+    source, samples, frames = _pictures(ref.card)
+    model = _drawn(ref)
+    model.vae.requires_grad_(True)
     pixels = model.prepare(frames)
     masks = torch.from_numpy(np.stack([source.mask(s) for s in samples]) > 0)[:, None, None]  # type: ignore[attr-defined]
     weights = 1 + settings["foreground_weight"] * masks
@@ -96,7 +101,7 @@ def _autoencoder(
         rebuilt = torch.cat(
             [model.vae.decode(model.vae.encode(part).latent_dist.mode()).sample for part in held.split(64)]
         )
-    model.vae.save_pretrained(folder, safe_serialization=True)
+    model.save(folder)
     mean = pixels[:kept].mean(dim=0, keepdim=True)
     return {"psnr_db": _psnr(rebuilt.clamp(-1, 1), held), "psnr_db_of_the_mean_image": _psnr(mean, held)}
 
@@ -129,12 +134,9 @@ def _captioner(
 ) -> dict[str, float]:
     import torch
 
-    card, family, settings = ref.card, models.family(ref.card), ref.card.training
-    _, samples, frames = _pictures(card)
-    with torch.random.fork_rng():
-        # the seed also names the random twin: training starts from the very weights it is compared with
-        twin = ModelRef(card=card, kind="random", value=ref.value)
-        vlm = family.load(twin, None, device="cpu", dtype="float32", attention="sdpa")
+    settings = ref.card.training
+    _, samples, frames = _pictures(ref.card)
+    vlm = _drawn(ref)
     inputs = vlm.prepare(frames)
     captions = [str(s.annotations["caption"]) for s in samples]
     whole, labels = _with_captions(vlm, inputs, captions)

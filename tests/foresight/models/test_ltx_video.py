@@ -100,8 +100,8 @@ def test_clips_of_eight_frames_a_latent_are_causal() -> None:
         "upsample_factor": [1] * 3,
     }
     card = dataclasses.replace(card, config=config)
-    torch.manual_seed(0)
-    model = ltx_video.autoencoder(card, ltx_video.build(card).eval())
+    ref = models.ModelRef(card=card, kind="random", value="0")
+    model = ltx_video.load(ref, None, device="cpu", dtype="float32", attention="sdpa")
     clip = frames_of(64, 64, time=17)
     later = clip.pixels.copy()
     later[1:] = 255 - later[1:]
@@ -177,7 +177,7 @@ def test_level_and_noise_both_change_the_pixels_and_a_neighbour_does_not(
 def test_gradients_through_a_noisy_decoder_are_those_of_what_was_decoded(
     conditioned: VideoAutoencoder,
 ) -> None:
-    lean = ltx_video.autoencoder(conditioned.card, copy.deepcopy(conditioned.vae))
+    lean = VideoAutoencoder(conditioned.card, copy.deepcopy(conditioned.vae), conditioned.scale)
     lean.checkpoint_gradients()
     gradients = []
     for model in (conditioned, lean):
