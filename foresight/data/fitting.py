@@ -24,8 +24,6 @@ class Fit:
     height].
     """
 
-    size_in: tuple[int, int]
-    """(height, width) before, px."""
     size_out: tuple[int, int]
     """(height, width) after, px."""
     scale_row: float
@@ -91,7 +89,6 @@ def fit(frames: Frames, *, size: tuple[int, int] | None, how: How = "crop") -> t
     top_px, left_px = (out_h - inner[0]) // 2, (out_w - inner[1]) // 2
     scale_row, scale_col = inner[0] / (box[3] - box[1]), inner[1] / (box[2] - box[0])
     geometry = Fit(
-        size_in=(height, width),
         size_out=(out_h, out_w),
         scale_row=scale_row,
         scale_col=scale_col,

@@ -130,7 +130,6 @@ def view(size: tuple[int, int], rule: Any, crop: Any) -> Fit:
         resized = rule["height"], rule["width"]
     out = (crop["height"], crop["width"]) if crop else resized
     return Fit(
-        size_in=size,
         size_out=(out[0], out[1]),
         scale_row=resized[0] / height,
         scale_col=resized[1] / width,

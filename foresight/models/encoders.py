@@ -49,7 +49,6 @@ def stretched(size: tuple[int, int], to: tuple[int, int] | None = None, *, multi
     """
     height, width = to or (max(1, round(side / multiple_of)) * multiple_of for side in size)
     return Fit(
-        size_in=size,
         size_out=(height, width),
         scale_row=height / size[0],
         scale_col=width / size[1],
