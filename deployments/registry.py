@@ -52,7 +52,8 @@ def register_flows(
 ) -> list[str]:
     """Register every experiment on `pool`, and its plan on `planning_pool`; return the deployments' names.
 
-    A deployment is called after its pool (`q1/gpu`), so that several pools can offer the same flows.
+    A deployment is called after its flow and its pool (`q1/q1-gpu`): pages list it without its flow, and several
+    pools can offer the same flows.
 
     A process worker runs in the folder this is called in; an image brings its own. `store` is the URL that the
     forms begin with.
@@ -69,7 +70,7 @@ def register_flows(
         settings = experiment.Settings(**({"store": store} if store else {})).model_dump()
         for flow, on in flows_of(experiment, pool, planning_pool or pool):
             deployment = flow.to_deployment(
-                name=on,
+                name=f"{flow.name}-{on}",
                 description=(flow.description or "").strip(),
                 parameters={"settings": settings},
                 work_pool_name=on,
@@ -78,7 +79,7 @@ def register_flows(
                 tags=["foresight"],
             )
             deployment.apply()
-            names.append(f"{flow.name}/{on}")
+            names.append(f"{flow.name}/{deployment.name}")
     return names
 
 

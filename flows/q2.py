@@ -24,6 +24,7 @@ class Settings(Common):
 
     hybrid: str = Field(
         "",
+        title="Image encoder beside them",
         description="An image encoder whose features are set beside those of every point on one grid: CARD, or "
         "CARD:POINT, as in dinov2-tiny:vit.2; without a point its card's deepest. Empty: none.",
     )

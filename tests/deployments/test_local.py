@@ -64,6 +64,10 @@ def test_every_experiment_can_be_triggered_and_runs_where_it_was_started(
     assert {"extract", "q1"} <= set(deployments)
     form = deployments["q1"]["parameter_openapi_schema"]["definitions"]["AlignmentSettings"]["properties"]
     assert all(field.get("description") for field in form.values())
+    shown = [field["title"] for field in sorted(form.values(), key=lambda field: field["position"])]
+    first = ["Data", "Samples", "Seed", "Frames", "Vision-language models", "Extraction points"]
+    assert shown[:8] == [*first, "Video decoder", "Point of the decoder"]
+    assert len({d["name"] for d in deployments.values()} & {"q1-cpu", "extract-cpu"}) == 2
     settings = deployments["extract"]["parameters"]["settings"]
     settings |= {"samples": 4, "vlm": ["qwen2.5-vl-tiny@random0"], "points": ["patch"]}
     made = ask(

@@ -149,7 +149,7 @@ def test_deploying_again_brings_up_to_date_and_doubles_nothing(
     for gpus in ("2", "8"):
         done = deploy(*words, "--gpus", gpus, api=api, folder=tmp_path, home=home)
         assert done.returncode == 0, done.stderr
-    assert "q1/h100" in done.stdout
+    assert "q1/q1-h100" in done.stdout
     (pool,) = (p for p in ask(f"{api}/work_pools/filter", {}) if p["name"] == "h100")
     assert (pool["type"], pool["concurrency_limit"]) == ("kubernetes", 8)
     assert pool["base_job_template"]["variables"]["properties"]["image"]["default"] == IMAGE

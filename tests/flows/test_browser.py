@@ -114,13 +114,13 @@ def submit(page: Page) -> str:
 
 
 def test_q1_is_filled_in_started_and_seen_to_its_end(url: str, page: Page) -> None:
-    deployment = ask(f"{url}/api/deployments/name/q1/cpu")
+    deployment = ask(f"{url}/api/deployments/name/q1/q1-cpu")
     page.goto(f"{url}/deployments/deployment/{deployment['id']}/run")
     page.get_by_text("Samples (Optional)").first.wait_for()
     fill(page, "Samples", "8")
     fill(page, "Seed", "3")
-    fill(page, "Decoder", "ltx-video-tiny@random0")
-    fill(page, "Vlm", "qwen2.5-vl-tiny@random0")
+    fill(page, "Video decoder", "ltx-video-tiny@random0")
+    fill(page, "Vision-language models", "qwen2.5-vl-tiny@random0")
     run = submit(page)
     asked: dict[str, Any] = ask(f"{url}/api/flow_runs/{run}")["parameters"]["settings"]
     assert (asked["samples"], asked["seed"]) == (8, 3)

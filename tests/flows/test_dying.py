@@ -269,8 +269,7 @@ def test_a_killed_run_is_shown_as_crashed_and_the_same_run_again_goes_on(prefect
     assert document(python(register, **prefect.environment))
     prefect.worker = prefect.start("worker", "start", "--pool", "cpu", "--type", "process")
     (deployment,) = [
-        d["id"] for d in ask(f"{prefect.api}/deployments/filter", {}) if d["name"] == "cpu"
-        and d["entrypoint"].endswith("extract.extract")
+        d["id"] for d in ask(f"{prefect.api}/deployments/filter", {}) if d["name"] == "extract-cpu"
     ]  # fmt: skip
     wanted = settings(samples=600, store="runs/killed")
 
