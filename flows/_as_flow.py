@@ -4,8 +4,11 @@
 
 import base64
 import json
+import re
+import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from types import ModuleType
 from typing import Any
 
@@ -22,12 +25,9 @@ from tasks.publish import read_figures
 from tasks.stage import prefect_worker
 from tasks.stages import Look, Stage, StageFailed
 
-SHOWN_FIGURES = 6
-"""Figures that are also artifacts of the run; the report has them all."""
-
 SHOWN_SKIPS = 20
-COLUMNS = ("row", "name", "point", "value", "low", "high", "null", "p", "n", "variant", "model", "why")
-"""What a number is comes first, then the number: a page shows the first few columns."""
+NAME_LETTERS = 60
+"""A page cuts what is wider than itself, so a long name in the table of numbers is cut before the numbers are."""
 
 
 def as_flow(
@@ -78,8 +78,12 @@ def as_plan_flow(experiment: ModuleType) -> Flow[Any, Any]:
     def plan(settings, against=""):  # type: ignore[no-untyped-def]
         found = planned_against(experiment, settings, against or None)
         _show_plan(name, found.rows())
+        logger = get_run_logger()
+        for look in found.looks:
+            if look.state != "ready":
+                logger.info("%s is %s: %s", look.name, look.state, look.why)
         counts = Counter(look.state for look in found.looks)
-        get_run_logger().info("%s", ", ".join(f"{n} {state}" for state, n in sorted(counts.items())))
+        logger.info("%s", ", ".join(f"{n} {state}" for state, n in sorted(counts.items())))
         return found.to_json()
 
     plan.__annotations__ = {"settings": experiment.Settings, "against": str, "return": dict[str, Any]}
@@ -96,7 +100,10 @@ def as_plan_flow(experiment: ModuleType) -> Flow[Any, Any]:
 
 def _show_plan(name: str, rows: list[dict[str, Any]]) -> None:
     create_table_artifact(
-        key=f"{name}-plan", table=rows, description="What is in the store already, what is missing, and why"
+        key=f"{name}-plan",
+        table=rows,
+        description="What is in the store already, what is missing, and why: the first reason of each; "
+        "the log has them all",
     )
 
 
@@ -127,16 +134,36 @@ def _show_outcome(name: str, outcome: Outcome, document: Mapping[str, Any]) -> N
     )
     create_table_artifact(
         key=f"{name}-metrics",
-        table=[{k: _shown(m.get(k)) for k in COLUMNS} for m in document["metrics"]],
+        table=[_row(m) for m in document["metrics"]],
         description=f"Verdict: {document['verdict']}. Every number with its 95 % interval and chance level",
     )
-    for figure, png in list(read_figures(outcome.house, report).items())[:SHOWN_FIGURES]:
+    files = {
+        sha256(png).hexdigest(): (file, png) for file, png in read_figures(outcome.house, report).items()
+    }
+    for figure in _chosen(_told(outcome, report)["sections"]):
+        file, png = files[figure["png_sha256"]]
+        title = file.removesuffix(".png")
         picture = base64.b64encode(png).decode("ascii")
-        words = figure.removesuffix(".png")
-        title = words if words.lower().startswith(name) else f"{name} {words}"
-        key = "".join(c if c.isascii() and c.isalnum() else "-" for c in title.lower())
-        markdown = f"![{words}](data:image/png;base64,{picture})"
-        create_markdown_artifact(key=key, markdown=markdown, description=words)
+        create_markdown_artifact(
+            key=title if title.startswith(name) else f"{name}-{title}",
+            markdown=f"![{title}](data:image/png;base64,{picture})",
+            description=figure["caption"] or figure["alt"],
+        )
+
+
+def _chosen(sections: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the figures that are also artifacts: the first and the last of every section.
+
+    A section begins with what is read first and ends with its pictures; the report has them all.
+    """
+    for section in sections:
+        figures = list(section["figures"])
+        yield from figures[:1] + figures[1:][-1:]
+
+
+def _told(outcome: Outcome, report: Look) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(outcome.house.store.get_blob(report.outputs["report"]))
+    return told
 
 
 def _verdict(outcome: Outcome) -> str:
@@ -144,12 +171,12 @@ def _verdict(outcome: Outcome) -> str:
     report = outcome.looks.get("report")
     if report is None:
         return ""
-    told = json.loads(outcome.house.store.get_blob(report.outputs["report"]))["verdict"]
+    told = _told(outcome, report)["verdict"]
     lines = [f"## {told['word']}\n", f"{told['sentence']} {told['band']}\n"]
     if told["tiles"]:
         lines += ["| number | value | 95 % interval | asked | verdict |", "|---|---|---|---|---|"]
         lines += [
-            f"| {tile['title']} | {_number(tile['value'])} | {_number(tile['low'])} to {_number(tile['high'])} "
+            f"| {tile['title']} | {_number(tile['value'])} | {_interval(tile['low'], tile['high'])} "
             f"| {tile['comparison']} {tile['threshold']:g} | {tile['verdict']} |"
             for tile in told["tiles"]
         ]
@@ -157,16 +184,43 @@ def _verdict(outcome: Outcome) -> str:
     for what, sentences in (("Reasons", told["reasons"]), ("Open questions", told["open_questions"])):
         if sentences:
             lines += [f"{what}:\n", *(f"* {sentence}" for sentence in sentences), ""]
-    return "\n".join(lines) + "\n"
+    return _unlinked("\n".join(lines) + "\n")
 
 
-def _shown(value: Any) -> Any:
-    """Return a cell of the table of numbers: four digits, as the report has them all."""
+def _row(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of the table of numbers: what it is, then the number; the report has all digits."""
+    name = ": ".join(filter(None, (measured["name"], measured.get("target"))))
+    told = {
+        "row": measured["row"],
+        "name": _unlinked(textwrap.shorten(name, NAME_LETTERS, placeholder=" …")),
+        "point": measured["point"],
+        "weights": measured["variant"].removesuffix(" weights"),
+        "value": _digits(measured["value"]),
+        "95 % interval": _interval(measured["low"], measured["high"], ".3g"),
+        "chance": _digits(measured.get("null")),
+        "p": _digits(measured.get("p")),
+        "controls": ", ".join(
+            f"{control} {level:.3g}" for control, level in measured["controls"].items() if level is not None
+        ),
+    }
+    return told | {what: measured.get(what) for what in ("n", "model", "why")}
+
+
+def _digits(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
+
+
+def _interval(low: float | None, high: float | None, digits: str = ".3f") -> str:
+    return "none" if low is None or high is None else f"{low:{digits}} to {high:{digits}}"
+
+
+def _unlinked(text: str) -> str:
+    """Return text in which a page does not take mAP@0.5 for an address of electronic mail."""
+    return re.sub(r"@(?=\d+\.\d)", "@\N{WORD JOINER}", text)
 
 
 def _summary(outcome: Outcome, document: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import store
 from flows.earlier import Difference, against, find_run
 from flows.engine import prepare
 from flows.settings import Settings
-from tasks.stages import Look
+from tasks.stages import Look, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +45,35 @@ class Plan:
         """Return the plan as a table for a run's page."""
         rows = plan_rows(self.looks)
         for row, difference in zip(rows, self.differences, strict=False):
-            row["against that run"] = f"{difference.word}: {difference.why}"
+            row["against that run"] = f"{difference.word}: {shortened(difference.why, most=1)}"
         return rows
 
 
 def plan_rows(looks: Sequence[Look]) -> list[dict[str, Any]]:
-    """Return looks as a table's rows."""
+    """Return looks as a table's rows, each reason in one short line: a page cuts what is wider than itself."""
     return [
         {
             "stage": look.name,
             "state": look.state,
-            "rows to compute": look.rows_needed and ("?" if look.rows_missing is None else look.rows_missing),
-            "why": look.why,
-            "rows needed": look.rows_needed,
-            "bytes to write": "?" if look.bytes is None else look.bytes,
+            "rows to compute": _rows_to_compute(look),
+            "why": _in_one_line(look),
+            "rows needed": look.rows_needed or "",
+            "bytes to write": "?" if look.bytes is None else look.bytes or "",
         }
         for look in looks
     ]
+
+
+def _rows_to_compute(look: Look) -> int | str:
+    if not look.rows_needed:
+        return ""
+    return "?" if look.rows_missing is None else look.rows_missing
+
+
+def _in_one_line(look: Look) -> str:
+    if len(look.roots) > 1:
+        return f"waits for {look.roots[0]} and {len(look.roots) - 1} more"
+    return shortened(look.why, most=1)
 
 
 def planned_against(experiment: ModuleType, settings: Settings, run: str | None) -> Plan:

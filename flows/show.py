@@ -16,7 +16,7 @@ from flows.compare import Compared
 from flows.engine import Outcome
 from flows.plan import Plan
 from tasks.house import House
-from tasks.stages import Look, Stage
+from tasks.stages import Look, Stage, shortened
 
 COLOURS = {
     "ready": "green",
@@ -192,12 +192,6 @@ def comparison_table(found: Compared) -> None:
         ],
     )
     console.print(f"report: [bold]{relative(found.report)}[/bold]", soft_wrap=True)
-
-
-def shortened(why: str, most: int = 3) -> str:
-    """Return the first few changes of a reason; --json has them all."""
-    parts = why.split("; ")
-    return why if len(parts) <= most else "; ".join(parts[:most]) + f"; and {len(parts) - most} more"
 
 
 def models_table(found: dict[str, Any]) -> None:

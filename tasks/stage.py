@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, State
 
 from tasks.house import Progress
-from tasks.stages import Look, Stage
+from tasks.stages import Look, Stage, shortened
 
 EVERY_S = 3.0
 """A progress artifact is one request per update, so it is not updated more often than this."""
@@ -46,7 +46,7 @@ def prefect_worker(console: Callable[[Stage], Progress] | None = None) -> Callab
             after.append(work(_both(_artifact(stage), shown)))
             if look.refreshes:
                 return Completed(message=after[0].why)
-            return Completed(message=f"computed because: {why}")
+            return Completed(message=f"computed because: {shortened(why)}")
 
         shown = console(stage) if console else None
         state = carry_out(

@@ -296,6 +296,12 @@ def why_missing(latents: store.Store, recipe: store.Recipe) -> str:
     return "; ".join(store.explain_change(nearest, recipe))
 
 
+def shortened(why: str, most: int = 3) -> str:
+    """Return the first few changes of a reason, and how many more there are."""
+    parts = why.split("; ")
+    return why if len(parts) <= most else "; ".join(parts[:most]) + f"; and {len(parts) - most} more"
+
+
 def nearest_recipe(known: Sequence[store.Recipe], recipe: store.Recipe) -> store.Recipe | None:
     """Return the recorded recipe that explains `recipe` best: the same operation on the same card and point
     with the fewest changed fields, the newest of equals (`known` is newest first); None when there is none.
