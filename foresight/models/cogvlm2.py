@@ -31,8 +31,9 @@ from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.cogvlm2_tiny import build_config, build_tokenizer
 from foresight.models.cogvlm2_weights import Source, build, fill, from_files, from_seed, parts
 from foresight.models.device import resolve_device, without_bars
+from foresight.models.encoders import placed
 from foresight.models.loading import WrongCheckpoint, check_config, check_folder
-from foresight.nouns import KINDS, Frames, Tokens
+from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -296,8 +297,6 @@ def _stretched(image: np.ndarray, side: int) -> torch.Tensor:
 
 def _tokens(point: Point, values: torch.Tensor, visual: torch.Tensor, frames: Frames) -> Tokens:
     """Return the tokens of one sample from what its frames' module gave: the patches of all frames, then the rest."""
-    import torch
-
     kind = "class" if _in_tower(point) else "register"
     if kind == "class":
         patches, rest = values[:, 1:], values[:, :1]
@@ -308,20 +307,15 @@ def _tokens(point: Point, values: torch.Tensor, visual: torch.Tensor, frames: Fr
         # the merger gives [frame feature row col], the adapter after it [frame token feature]
         patches = values.flatten(2).transpose(1, 2) if values.ndim == 4 else values
         rest = patches[:, :0]
-    count, cells, width = patches.shape
-    others, side = rest.shape[1], round(cells**0.5)
-    row, col = np.divmod(np.arange(cells), side)
+    side, each = round(patches.shape[1] ** 0.5), rest.shape[1]
+    middles = np.arange(side) + 0.5
     height_px, width_px = frames.size
-    nowhere = np.full(count * others, np.nan, dtype=np.float32)
-    times = np.asarray(frames.times_s, dtype=np.float32)
-    return Tokens(
-        values=torch.cat((patches.reshape(-1, width), rest.reshape(-1, width))).cpu(),
-        time_s=np.concatenate((times.repeat(cells), times.repeat(others))),
-        row=np.concatenate((np.tile((row + 0.5) * height_px / side, count).astype(np.float32), nowhere)),
-        col=np.concatenate((np.tile((col + 0.5) * width_px / side, count).astype(np.float32), nowhere)),
-        kind=np.array(
-            [KINDS.index("patch")] * count * cells + [KINDS.index(kind)] * count * others, np.uint8
-        ),
-        tile=np.zeros(count * (cells + others), dtype=np.int32),
-        grid=(count, side, side),
+    return placed(
+        patches.unflatten(1, (side, side)),
+        times_s=frames.times_s,
+        rows=middles * height_px / side,
+        cols=middles * width_px / side,
+        others=rest.flatten(0, 1),
+        other_kinds=[kind] * (len(rest) * each),
+        other_times_s=np.repeat(frames.times_s, each),
     )

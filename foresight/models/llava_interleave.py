@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
+from foresight.models.encoders import placed
 from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
 from foresight.models.loading import WrongCheckpoint
 from foresight.models.tiny import byte_tokenizer
@@ -191,17 +192,16 @@ class LlavaInterleave(LoadedLlava):
     def _tokens(self, values: Any, shape: tuple[int, int, int], frames: Frames) -> Tokens:
         """Return the tokens of one sample's `values` [frame token feature]."""
         vision = self.card.config["vision"]
-        time, row, col = (a.reshape(-1) for a in np.indices(shape))
         # the square is the stretched image; patches count from its top left and need not fill it
         height, width = (n * vision["patch_size"] / vision["image_size"] for n in frames.size)
-        return Tokens(
-            values=values.flatten(0, 1).cpu(),
-            time_s=np.asarray(frames.times_s, dtype=np.float32)[time],
-            row=((row + 0.5) * height).astype(np.float32),
-            col=((col + 0.5) * width).astype(np.float32),
-            kind=np.zeros(len(time), np.uint8),
-            tile=np.zeros(len(time), np.int32),
-            grid=shape,
+        return placed(
+            values.unflatten(1, shape[1:]),
+            times_s=frames.times_s,
+            rows=(np.arange(shape[1]) + 0.5) * height,
+            cols=(np.arange(shape[2]) + 0.5) * width,
+            others=values[0, :0],
+            other_kinds=(),
+            other_times_s=(),
         )
 
 
