@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from foresight.metrics.estimate import Estimate
+from foresight.metrics.ridge_folds import Fold, best_penalty, taken_apart
 from foresight.metrics.space import Space, as_pair
 from foresight.metrics.statistics import (
     calibrated,
     cluster_bootstrap,
     gathered,
-    grouped_folds,
     permutation_p,
     shuffled_partner,
 )
@@ -26,7 +25,6 @@ PENALTIES = tuple(10.0**e for e in range(-5, 5))
 """Ridge penalties tried, in units of the mean squared length of a centred training row."""
 
 
-@one_thread()
 def ridge_probe(
     x: Any,
     y: Any,
@@ -60,25 +58,75 @@ def ridge_probe(
     of 100 intervals covered the mean of repeated samples, with it 93 to 99. p of r2 shuffles pairs by group,
     at a fixed penalty of 1, because a penalty chosen on the true pairs would make the true pairs special.
     """
-    a, b = as_pair(x, y, groups)
-    n, g = len(a), a.n_groups
-    why = ""
-    if g < 2 * folds:
-        why = f"a probe with {folds} folds needs at least {2 * folds} groups, but got {g}"
-    for side, space in (("first", a), ("second", b)):
-        if not why and space.constant:
-            why = f"the {side} space is constant: all {n} samples are one point"
-    if why:
-        return {m: Estimate.undefined(why, n=n, n_effective=g) for m in ("r2", "cosine")}
+    found = ridge_probes(
+        x,
+        [y],
+        groups=groups,
+        folds=folds,
+        penalties=penalties,
+        components=components,
+        permutations=permutations,
+        shuffles=shuffles,
+        resamples=resamples,
+        seed=seed,
+    )
+    return next(found)
+
+
+def ridge_probes(
+    x: Any,
+    targets: Iterable[Any],
+    *,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    folds: int = 5,
+    penalties: Sequence[float] = PENALTIES,
+    seed: int = 0,
+    **options: int,
+) -> Iterator[Mapping[str, Estimate]]:
+    """Yield `ridge_probe` of `x` and each of `targets`, with its `options`; the folds of a Space `x` are taken
+    apart once for all of them."""
     if not penalties or min(penalties) <= 0:
         raise ValueError(f"ridge penalties are positive, but got {list(penalties)}")
-    plan = _plan(a, folds=folds, seed=seed)
+    source, plan = None, []
+    for y in targets:
+        a, b = as_pair(x, y, groups)
+        if why := _undefined(a, b, folds):
+            undefined = Estimate.undefined(why, n=len(a), n_effective=a.n_groups)
+            yield {"r2": undefined, "cosine": undefined}
+            continue
+        if a is not source:  # a plain array, or equal samples of both sides have joined their groups
+            source, plan = a, taken_apart(a, folds=folds, seed=seed)
+        yield _probe(a, b, plan, penalties, seed=seed, **options)
+
+
+def _undefined(a: Space, b: Space, folds: int) -> str:
+    if a.n_groups < 2 * folds:
+        return f"a probe with {folds} folds needs at least {2 * folds} groups, but got {a.n_groups}"
+    for side, space in (("first", a), ("second", b)):
+        if space.constant:
+            return f"the {side} space is constant: all {len(a)} samples are one point"
+    return ""
+
+
+@one_thread()
+def _probe(
+    a: Space,
+    b: Space,
+    plan: Sequence[Fold],
+    penalties: Sequence[float],
+    *,
+    components: int = 50,
+    permutations: int = 999,
+    shuffles: int = 3,
+    resamples: int = 1000,
+    seed: int,
+) -> Mapping[str, Estimate]:
+    n, g, folds = len(a), a.n_groups, len(plan)
     gram = b.gram
 
-    chosen = [_choose(fold, gram, penalties) for fold in plan]
+    chosen = [best_penalty(fold, gram, penalties) for fold in plan]
     residual = _stack(plan, [fold.weights(p) for fold, p in zip(plan, chosen, strict=True)], n)
-    mean_only = _stack(plan, [None] * folds, n)
-    target = mean_only @ b.coordinates
+    target = _about_training_mean(plan, b.coordinates)
     error = residual @ b.coordinates
     sums = _by_group(np.square(error).sum(1), np.square(target).sum(1), a.groups)
     value = 1.0 - float(sums[:, 0].sum() / sums[:, 1].sum())
@@ -97,6 +145,7 @@ def ridge_probe(
     baselines["shuffled pairs"] = (float(null[0]), float(null[1]))
 
     fixed = _stack(plan, [fold.weights(1.0) for fold in plan], n)
+    mean_only = _stack(plan, [None] * folds, n)
     p, power = _pairing_p(fixed, mean_only, gram, a.groups, permutations=permutations, seed=seed)
     uniform, left_out = _uniform(residual, plan, b)
     detail = {
@@ -137,90 +186,8 @@ def ridge_probe(
     }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Fold:
-    """One train/test split of the samples with the training Gram matrix of `x` taken apart."""
-
-    train: Int[np.ndarray, " train"]
-    test: Int[np.ndarray, " test"]
-    values: Float[np.ndarray, " component"]
-    vectors: Float[np.ndarray, "train component"]
-    cross: Float[np.ndarray, "test component"]
-    """Centred inner products test x train, times `vectors`."""
-    scale: float
-    """Mean squared length of a centred training row."""
-    inner: _Fold | None
-    """The split of `train` on which the penalty is chosen."""
-
-    def shrink(self, penalty: float) -> np.ndarray:
-        return 1.0 / (self.values + penalty * self.scale)
-
-    def weights(self, penalty: float) -> Float[np.ndarray, "test train"]:
-        """Return W with prediction - ȳ = W (y_train - ȳ)."""
-        return (self.cross * self.shrink(penalty)) @ self.vectors.T
-
-
-def _fold(points: np.ndarray, train: np.ndarray, test: np.ndarray, inner: _Fold | None) -> _Fold:
-    mean = points[train].mean(axis=0)
-    rows, others = points[train] - mean, points[test] - mean
-    if rows.shape[1] < len(rows):
-        values, axes = np.linalg.eigh(rows.T @ rows)
-        values, axes = _kept(values, axes)
-        vectors = (rows @ axes) / np.sqrt(values)
-    else:
-        values, vectors = np.linalg.eigh(rows @ rows.T)
-        values, vectors = _kept(values, vectors)
-        axes = (rows.T @ vectors) / np.sqrt(values)
-    return _Fold(
-        train=train,
-        test=test,
-        values=values,
-        vectors=vectors,
-        cross=(others @ axes) * np.sqrt(values),
-        scale=float(values.sum()) / len(train) or 1.0,
-        inner=inner,
-    )
-
-
-def _kept(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    good = values > max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps
-    return values[good], vectors[:, good]
-
-
-def _plan(space: Space, *, folds: int, seed: int) -> list[_Fold]:
-    held, out = grouped_folds(space.groups, folds=folds, seed=seed), []
-    for f in range(folds):
-        train, test = np.flatnonzero(held != f), np.flatnonzero(held == f)
-        part = grouped_folds(
-            space.groups[train], folds=min(folds, len(np.unique(space.groups[train]))), seed=seed + f
-        )
-        inner = _fold(space.coordinates, train[part != 0], train[part == 0], None)
-        out.append(_fold(space.coordinates, train, test, inner))
-    return out
-
-
-def _choose(fold: _Fold, gram: Float[np.ndarray, "sample sample"], penalties: Sequence[float]) -> float:
-    """Return the penalty with the least squared error on the validation part, given the targets' Gram."""
-    inner = fold.inner
-    assert inner is not None
-    targets = gram[np.ix_(inner.train, inner.train)]
-    cross = gram[np.ix_(inner.test, inner.train)]
-    means = targets.mean(axis=0)
-    cross = cross - cross.mean(axis=1, keepdims=True) - means[None, :] + means.mean()
-    targets = targets - means[:, None] - means[None, :] + means.mean()
-    # with W = C S Vᵀ the error is const - 2 Σ s_k d_k + sᵀ Q s: cheap for every penalty
-    rotated = inner.vectors.T @ targets @ inner.vectors
-    linear = np.einsum("ij,ij->j", inner.cross, cross @ inner.vectors)
-    quadratic = (inner.cross.T @ inner.cross) * rotated
-    losses = []
-    for penalty in penalties:
-        s = inner.shrink(penalty)
-        losses.append(float(s @ quadratic @ s - 2.0 * s @ linear))
-    return float(penalties[int(np.argmin(losses))])
-
-
 def _stack(
-    plan: Sequence[_Fold], weights: Sequence[np.ndarray | None], n: int
+    plan: Sequence[Fold], weights: Sequence[np.ndarray | None], n: int
 ) -> Float[np.ndarray, "sample sample"]:
     """Return R with R y = y - ŷ, each ŷ from the fold that held it out; None is the mean predictor."""
     out = np.zeros((n, n))
@@ -236,13 +203,13 @@ def _stack(
 
 
 def _refit(
-    plan: Sequence[_Fold], b: Space, penalties: Sequence[float], groups: np.ndarray, *, seed: int
+    plan: Sequence[Fold], b: Space, penalties: Sequence[float], groups: np.ndarray, *, seed: int
 ) -> tuple[float, float]:
     partner = shuffled_partner(groups, rng=np.random.default_rng([seed, 9]))
     gram, targets = b.gram[np.ix_(partner, partner)], b.coordinates[partner]
-    weights = [fold.weights(_choose(fold, gram, penalties)) for fold in plan]
+    weights = [fold.weights(best_penalty(fold, gram, penalties)) for fold in plan]
     error = _stack(plan, weights, len(groups)) @ targets
-    target = _stack(plan, [None] * len(plan), len(groups)) @ targets
+    target = _about_training_mean(plan, targets)
     cosine = float(_cosines(target - error, target).mean())
     return 1.0 - float(np.square(error).sum() / np.square(target).sum()), cosine
 
@@ -286,7 +253,7 @@ def _widened(
 
 
 def _baselines(
-    a: Space, b: Space, plan: Sequence[_Fold], target: np.ndarray, *, components: int, seed: int
+    a: Space, b: Space, plan: Sequence[Fold], target: np.ndarray, *, components: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Return (R², cosine) of the untrained maps; their one scale comes from each training part."""
     xs, ys = a.coordinates, b.coordinates
@@ -313,7 +280,7 @@ def _baselines(
     return out
 
 
-def _uniform(residual: np.ndarray, plan: Sequence[_Fold], b: Space) -> tuple[float, int]:
+def _uniform(residual: np.ndarray, plan: Sequence[Fold], b: Space) -> tuple[float, int]:
     """Return R² averaged over the features of `b`, and how many constant ones had to be left out."""
     values = b.values - b.mean.astype(b.values.dtype)
     total = np.zeros(b.width)
@@ -325,7 +292,7 @@ def _uniform(residual: np.ndarray, plan: Sequence[_Fold], b: Space) -> tuple[flo
     return float((1.0 - error[good] / total[good]).mean()), int((~good).sum())
 
 
-def _raw_mean_cosine(plan: Sequence[_Fold], b: Space) -> float:
+def _raw_mean_cosine(plan: Sequence[Fold], b: Space) -> float:
     """Return the cosine of predicting the training mean, nothing removed: what a careless cosine rewards."""
     out = [
         _cosines(np.broadcast_to(b.values[f.train].mean(axis=0), (len(f.test), b.width)), b.values[f.test])
@@ -337,6 +304,16 @@ def _raw_mean_cosine(plan: Sequence[_Fold], b: Space) -> float:
 def _cosines(guess: np.ndarray, truth: np.ndarray) -> Float[np.ndarray, " sample"]:
     norms = np.linalg.norm(guess, axis=1) * np.linalg.norm(truth, axis=1)
     return np.einsum("ij,ij->i", guess, truth) / np.where(norms > 0, norms, np.inf)
+
+
+def _about_training_mean(
+    plan: Sequence[Fold], values: Float[np.ndarray, "sample feature"]
+) -> Float[np.ndarray, "sample feature"]:
+    """Return each sample less the mean of the training part that its fold was predicted from."""
+    out = np.empty_like(values)
+    for fold in plan:
+        out[fold.test] = values[fold.test] - values[fold.train].mean(axis=0)
+    return out
 
 
 def _about_test_mean(values: np.ndarray) -> np.ndarray:

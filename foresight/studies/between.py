@@ -8,6 +8,7 @@ import numpy as np
 
 from foresight import metrics
 from foresight.metrics import Estimate, Space
+from foresight.metrics.probes import ridge_probes
 from foresight.studies.bands import channel_bands
 from foresight.studies.choice import best_point
 from foresight.studies.pairs import kinds_of_pairs, within_pairs
@@ -23,13 +24,11 @@ BAND_PERMUTATIONS, BAND_RESAMPLES = 99, 20
 def probes(spaces: Spaces) -> list[Measurement]:
     """Q1.4: does one space follow linearly from the other? Ridge regression both ways, out of fold."""
     rows = []
+    decoder = spaces.decoder.space
+    back = ridge_probes(decoder, (latent.space for latent in spaces.vlm), seed=spaces.seed)
     for latent in spaces.vlm:
-        ways = {
-            "VLM→decoder": (latent.space, spaces.decoder.space),
-            "decoder→VLM": (spaces.decoder.space, latent.space),
-        }
-        for way, (source, target) in ways.items():
-            found = metrics.ridge_probe(source, target, seed=spaces.seed)
+        there = metrics.ridge_probe(latent.space, decoder, seed=spaces.seed)
+        for way, found in (("VLM→decoder", there), ("decoder→VLM", next(back))):
             rows.append(row_of("Q1.4", f"ridge R² {way}", latent, found["r2"]))
             rows.append(row_of("Q1.4", f"ridge cosine {way}", latent, found["cosine"]))
     halves = channel_halves(spaces.decoder, seed=spaces.seed)

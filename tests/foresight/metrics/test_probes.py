@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from foresight.metrics import Space, ridge_probe
+from foresight.metrics.probes import ridge_probes
 from foresight.metrics.statistics import grouped_folds
 from tests.foresight.metrics.planted import frames_of_videos, gaussians, rotation
 
@@ -133,6 +134,15 @@ def test_spaces_computed_once_serve_both_directions() -> None:
     x, y = linear(60, r2=0.5)
     a, b = Space(x), Space(y)
     assert ridge_probe(b, a, **FAST)["r2"].value == ridge_probe(y, x, **FAST)["r2"].value
+
+
+def test_probes_of_one_source_are_the_probes_one_by_one() -> None:
+    x, y = linear(60, r2=0.5)
+    source, targets = Space(x), [Space(y), Space(np.ones((60, 2))), Space(np.roll(y, 1, axis=0))]
+    together = list(ridge_probes(source, targets))
+    for got, target in zip(together, targets, strict=True):
+        alone = ridge_probe(Space(x), target)
+        assert {k: e.to_json() for k, e in got.items()} == {k: e.to_json() for k, e in alone.items()}
 
 
 @pytest.mark.slow
