@@ -18,7 +18,7 @@ from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.internvl_tiles import LEAST, MOST, Cut, cut, places
 from foresight.models.internvl_tiny import build_config, build_image_processor, build_tokenizer
 from foresight.models.loading import WrongCheckpoint
-from foresight.models.vision_language import load_parts, padded, read_modules, save_parts
+from foresight.models.vision_language import layer_points, load_parts, padded, read_modules, save_parts
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -115,13 +115,8 @@ def points(card: Card) -> tuple[Point, ...]:
     """
     vision, text = card.config["vision"], card.config["text"]
     plans = _TINY_PLANS if card.tiny else _PLANS
-    depth, layers = vision["num_hidden_layers"], text["num_hidden_layers"]
-    narrow, wide, hidden = (
-        vision["hidden_size"],
-        vision["hidden_size"] * _shrink(card) ** 2,
-        text["hidden_size"],
-    )
-    tower, llm = "model.vision_tower", "model.language_model"
+    depth, narrow, tower = vision["num_hidden_layers"], vision["hidden_size"], "model.vision_tower"
+    wide = narrow * _shrink(card) ** 2
     found = [
         ("patch", f"{tower}.embeddings.patch_embeddings", narrow, "patch embedding, before positions are added"),
         *((f"vit.{k}", f"{tower}.encoder.layer.{k - 1}", narrow, f"vision tower after {k} of {depth} layers")
@@ -129,22 +124,13 @@ def points(card: Card) -> tuple[Point, ...]:
         ("vit.out", f"{tower}.layernorm", narrow, "vision tower's output"),
         # the shuffle is no module: what goes in is recorded, and shuffled by the model's own method
         ("shuffled", f"{tower}.layernorm", wide, "after the pixel shuffle, which makes one token of 2 x 2"),
-        ("projected", "model.multi_modal_projector", hidden, "after the projector"),
-        *((f"llm.{k}", f"{llm}.layers.{k - 1}", hidden,
-           f"language model after {k} of {layers} layers, visual positions") for k in range(1, layers + 1)),
-        ("llm.final", f"{llm}.norm", hidden, "language model after the final norm, visual positions"),
+        ("projected", "model.multi_modal_projector", text["hidden_size"], "after the projector"),
     ]  # fmt: skip
-    return tuple(
-        Point(
-            name=name,
-            path=path,
-            width=width,
-            about=about,
-            plans=(plans[name],) if name in plans else (),
-            prompted=name.startswith("llm."),
-        )
+    seen = (
+        Point(name=name, path=path, width=width, about=about, plans=(plans[name],) if name in plans else ())
         for name, path, width, about in found
     )
+    return (*seen, *layer_points(text, plans))
 
 
 def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[int, int, int]:

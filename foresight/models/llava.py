@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foresight.models.card import Card, ModelRef, Point
 from foresight.models.loading import WrongCheckpoint
-from foresight.models.vision_language import load_parts, padded, save_parts
+from foresight.models.vision_language import layer_points, load_parts, padded, save_parts
 
 if TYPE_CHECKING:
     import torch
@@ -44,32 +44,14 @@ def tower_points(config: Mapping[str, Any], *, patch: str) -> list[Point]:
     return found
 
 
-def language_points(config: Mapping[str, Any]) -> list[Point]:
+def language_points(config: Mapping[str, Any]) -> tuple[Point, ...]:
     """Return the points of the language model, at the image's positions.
 
     The plans' L3 to L5 are layers 8, 16 and 32 of 32: a quarter, half and all of them on any other.
     """
-    layers, width = config["text"]["num_hidden_layers"], config["text"]["hidden_size"]
-    plans = {layers // 4: ("L3",), layers // 2: ("L4",), layers: ("L5",)}
-    found = [
-        Point(
-            name=f"llm.{layer}",
-            path=f"model.language_model.layers.{layer - 1}",
-            width=width,
-            about=f"language model after {layer} of {layers} layers, visual positions",
-            plans=plans.get(layer, ()),
-            prompted=True,
-        )
-        for layer in range(1, layers + 1)
-    ]
-    final = Point(
-        name="llm.final",
-        path="model.language_model.norm",
-        width=width,
-        about="language model after the final norm, visual positions",
-        prompted=True,
-    )
-    return [*found, final]
+    layers = config["text"]["num_hidden_layers"]
+    plans = {f"llm.{layers // 4}": "L3", f"llm.{layers // 2}": "L4", f"llm.{layers}": "L5"}
+    return layer_points(config["text"], plans)
 
 
 def prompts(

@@ -19,7 +19,7 @@ from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.device import input_device, to_cpu, to_device
 from foresight.models.qwen2_5_vl_order import resized, token_orders
 from foresight.models.qwen2_5_vl_tiny import build_config, build_image_processor, build_tokenizer
-from foresight.models.vision_language import load_parts, padded, save_parts
+from foresight.models.vision_language import layer_points, load_parts, padded, save_parts
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -118,26 +118,7 @@ def points(card: Card) -> tuple[Point, ...]:
             about="after the 2 x 2 token merger",
         )
     )
-    for layer in range(1, text["num_hidden_layers"] + 1):
-        found.append(
-            Point(
-                name=f"llm.{layer}",
-                path=f"model.language_model.layers.{layer - 1}",
-                width=text["hidden_size"],
-                about=f"language model after {layer} of {text['num_hidden_layers']} layers, visual positions",
-                prompted=True,
-            )
-        )
-    found.append(
-        Point(
-            name="llm.final",
-            path="model.language_model.norm",
-            width=text["hidden_size"],
-            about="language model after the final norm, visual positions",
-            prompted=True,
-        )
-    )
-    return tuple(found)
+    return (*found, *layer_points(text, {}))
 
 
 def grid(card: Card, point: Point, size: tuple[int, int], frames: int) -> tuple[int, int, int]:

@@ -15,6 +15,26 @@ if TYPE_CHECKING:
     import torch
 
 
+def layer_points(text: Mapping[str, Any], plans: Mapping[str, str]) -> tuple[Point, ...]:
+    """Return the points of the language model at the image's positions; `plans` has other names of some, by name."""
+    layers, module = text["num_hidden_layers"], "model.language_model"
+    found = [
+        (f"llm.{layer}", f"{module}.layers.{layer - 1}", f"after {layer} of {layers} layers")
+        for layer in range(1, layers + 1)
+    ]
+    return tuple(
+        Point(
+            name=name,
+            path=path,
+            width=text["hidden_size"],
+            about=f"language model {where}, visual positions",
+            plans=(plans[name],) if name in plans else (),
+            prompted=True,
+        )
+        for name, path, where in (*found, ("llm.final", f"{module}.norm", "after the final norm"))
+    )
+
+
 def load_parts(
     model_class: Any,
     ref: ModelRef,
