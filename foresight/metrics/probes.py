@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from foresight.metrics.estimate import Estimate
+from foresight.metrics.estimate import NAN, Estimate
 from foresight.metrics.ridge_folds import Fold, best_penalty, taken_apart
 from foresight.metrics.space import Space, as_pair
 from foresight.metrics.statistics import (
@@ -122,12 +122,11 @@ def _probe(
     seed: int,
 ) -> Mapping[str, Estimate]:
     n, g, folds = len(a), a.n_groups, len(plan)
-    gram = b.gram
+    points = b.points
+    gram = b.gram if 2 * points.shape[1] > n else None
 
-    chosen = [best_penalty(fold, gram, penalties) for fold in plan]
-    residual = _stack(plan, [fold.weights(p) for fold, p in zip(plan, chosen, strict=True)], n)
-    target = _about_training_mean(plan, b.coordinates)
-    error = residual @ b.coordinates
+    chosen = [best_penalty(fold, points, gram, penalties) for fold in plan]
+    target, error = _about_training_mean(plan, points), _residual(plan, chosen, points)
     sums = _by_group(np.square(error).sum(1), np.square(target).sum(1), a.groups)
     value = 1.0 - float(sums[:, 0].sum() / sums[:, 1].sum())
     low, high = _widened(sums, lambda t: 1.0 - t[:, 0] / t[:, 1], folds, resamples=resamples, seed=seed)
@@ -137,17 +136,21 @@ def _probe(
         per_group, lambda t: t[:, 0] / t[:, 1], folds, bounds=(-1.0, 1.0), resamples=resamples, seed=seed
     )
 
-    baselines = _baselines(a, b, plan, target, components=components, seed=seed)
+    baselines = _baselines(a, b, plan, components=components, seed=seed)
     usual = np.concatenate([_about_test_mean(target[fold.test]) for fold in plan])
     baselines["train mean"] = (1.0 - float(np.square(target).sum() / np.square(usual).sum()), 0.0)
-    shuffled = [_refit(plan, b, penalties, a.groups, seed=seed + 1 + i) for i in range(shuffles)]
+    shuffled = [_refit(plan, points, gram, penalties, a.groups, seed=seed + 1 + i) for i in range(shuffles)]
     null = np.array(shuffled).mean(axis=0) if shuffled else np.full(2, math.nan)
     baselines["shuffled pairs"] = (float(null[0]), float(null[1]))
 
-    fixed = _stack(plan, [fold.weights(1.0) for fold in plan], n)
-    mean_only = _stack(plan, [None] * folds, n)
-    p, power = _pairing_p(fixed, mean_only, gram, a.groups, permutations=permutations, seed=seed)
-    uniform, left_out = _uniform(residual, plan, b)
+    fixed = _residual(plan, [1.0] * folds, points)
+    power = 1.0 - float(np.square(fixed).sum() / np.square(target).sum())
+    p = (
+        _pairing_p(power, plan, b.gram, a.groups, permutations=permutations, seed=seed)
+        if permutations
+        else NAN
+    )
+    uniform, left_out = _uniform(plan, chosen, b)
     detail = {
         "penalties": chosen,
         "folds": folds,
@@ -202,30 +205,47 @@ def _stack(
     return out
 
 
+def _residual(
+    plan: Sequence[Fold], penalties: Sequence[float], values: Float[np.ndarray, "sample feature"]
+) -> Float[np.ndarray, "sample feature"]:
+    """Return y - ŷ, each ŷ from the fold that held it out."""
+    out = np.empty_like(values)
+    for fold, penalty in zip(plan, penalties, strict=True):
+        out[fold.test] = fold.residual(penalty, values)
+    return out
+
+
 def _refit(
-    plan: Sequence[Fold], b: Space, penalties: Sequence[float], groups: np.ndarray, *, seed: int
+    plan: Sequence[Fold],
+    points: np.ndarray,
+    gram: np.ndarray | None,
+    penalties: Sequence[float],
+    groups: np.ndarray,
+    *,
+    seed: int,
 ) -> tuple[float, float]:
     partner = shuffled_partner(groups, rng=np.random.default_rng([seed, 9]))
-    gram, targets = b.gram[np.ix_(partner, partner)], b.coordinates[partner]
-    weights = [fold.weights(best_penalty(fold, gram, penalties)) for fold in plan]
-    error = _stack(plan, weights, len(groups)) @ targets
-    target = _about_training_mean(plan, targets)
+    points = points[partner]
+    gram = None if gram is None else gram[np.ix_(partner, partner)]
+    chosen = [best_penalty(fold, points, gram, penalties) for fold in plan]
+    target, error = _about_training_mean(plan, points), _residual(plan, chosen, points)
     cosine = float(_cosines(target - error, target).mean())
     return 1.0 - float(np.square(error).sum() / np.square(target).sum()), cosine
 
 
 def _pairing_p(
-    fixed: np.ndarray,
-    mean_only: np.ndarray,
+    value: float,
+    plan: Sequence[Fold],
     gram: np.ndarray,
     groups: np.ndarray,
     *,
     permutations: int,
     seed: int,
-) -> tuple[float, float]:
+) -> float:
+    fixed = _stack(plan, [fold.weights(1.0) for fold in plan], len(gram))
+    mean_only = _stack(plan, [None] * len(plan), len(gram))
     # Σ|R P y|² = Σ_ij (RᵀR)_ij L_π(i)π(j): one inner product of pair matrices for every shuffle
     upper, lower = fixed.T @ fixed, mean_only.T @ mean_only
-    value = 1.0 - float(np.vdot(upper, gram) / np.vdot(lower, gram))
     if int(groups.max()) + 1 == len(groups):
         errors, totals = gathered(gram, upper, lower, permutations=permutations, seed=seed).T
     else:
@@ -233,7 +253,7 @@ def _pairing_p(
         draws = [shuffled_partner(groups, rng=rng) for _ in range(permutations)]
         errors = np.array([np.vdot(gram[np.ix_(d, d)], upper) for d in draws])
         totals = np.array([np.vdot(gram[np.ix_(d, d)], lower) for d in draws])
-    return permutation_p(value, 1.0 - errors / totals), value
+    return permutation_p(value, 1.0 - errors / totals)
 
 
 def _widened(
@@ -253,7 +273,7 @@ def _widened(
 
 
 def _baselines(
-    a: Space, b: Space, plan: Sequence[Fold], target: np.ndarray, *, components: int, seed: int
+    a: Space, b: Space, plan: Sequence[Fold], *, components: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Return (R², cosine) of the untrained maps; their one scale comes from each training part."""
     xs, ys = a.coordinates, b.coordinates
@@ -266,6 +286,7 @@ def _baselines(
         "PCA-reduced random projection": xs[:, :kx] @ gaussian[:kx],
         "identity after PCA": paired,
     }
+    target = _about_training_mean(plan, ys)
     total, out = float(np.square(target).sum()), {}
     for name, guess in guesses.items():
         scaled = np.empty_like(target)
@@ -280,15 +301,12 @@ def _baselines(
     return out
 
 
-def _uniform(residual: np.ndarray, plan: Sequence[Fold], b: Space) -> tuple[float, int]:
+def _uniform(plan: Sequence[Fold], penalties: Sequence[float], b: Space) -> tuple[float, int]:
     """Return R² averaged over the features of `b`, and how many constant ones had to be left out."""
     values = b.values - b.mean.astype(b.values.dtype)
-    total = np.zeros(b.width)
-    for fold in plan:
-        away = values[fold.test] - values[fold.train].mean(axis=0)
-        total += np.square(away).sum(axis=0, dtype=np.float64)
+    total = np.square(_about_training_mean(plan, values)).sum(axis=0, dtype=np.float64)
     good = total > 1e-9 * total.max()
-    error = np.square(residual.astype(values.dtype) @ values).sum(axis=0, dtype=np.float64)
+    error = np.square(_residual(plan, penalties, values)).sum(axis=0, dtype=np.float64)
     return float((1.0 - error[good] / total[good]).mean()), int((~good).sum())
 
 

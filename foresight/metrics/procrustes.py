@@ -79,10 +79,7 @@ def procrustes_distance(
 
 
 def _points(space: Space, components: int | None) -> Float[np.ndarray, "sample component"]:
-    """Return the centred rows, turned onto principal axes where that makes them narrower."""
-    if components is None and space.width < len(space):
-        return np.asarray(space.values - space.mean)
-    return space.coordinates[:, :components]
+    return space.points if components is None else space.coordinates[:, :components]
 
 
 def _similarity(a: Float[np.ndarray, "sample component"], b: Float[np.ndarray, "sample component"]) -> float:

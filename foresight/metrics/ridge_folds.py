@@ -35,6 +35,20 @@ class Fold:
         """Return W with prediction - ȳ = W (y_train - ȳ)."""
         return (self.cross * self.shrink(penalty)) @ self.vectors.T
 
+    def residual(
+        self, penalty: float, values: Float[np.ndarray, "sample feature"]
+    ) -> Float[np.ndarray, "test feature"]:
+        """Return y - ŷ of the test samples, given `values` of all."""
+        seen = values[self.train]
+        mean = seen.mean(axis=0)
+        seen -= mean
+        (test, rank), (train, width) = self.cross.shape, seen.shape
+        if rank * width * (train + test) < train * test * (rank + width):
+            guess = (self.cross * self.shrink(penalty)) @ (self.vectors.T @ seen)
+        else:
+            guess = self.weights(penalty).astype(values.dtype, copy=False) @ seen
+        return np.asarray(values[self.test] - mean - guess)
+
 
 @one_thread()
 def taken_apart(space: Space, *, folds: int, seed: int) -> list[Fold]:
@@ -45,23 +59,34 @@ def taken_apart(space: Space, *, folds: int, seed: int) -> list[Fold]:
         part = grouped_folds(
             space.groups[train], folds=min(folds, len(np.unique(space.groups[train]))), seed=seed + f
         )
-        inner = _fold(space.coordinates, train[part != 0], train[part == 0], None)
-        out.append(_fold(space.coordinates, train, test, inner))
+        inner = _fold(space.points, train[part != 0], train[part == 0], None)
+        out.append(_fold(space.points, train, test, inner))
     return out
 
 
-def best_penalty(fold: Fold, gram: Float[np.ndarray, "sample sample"], penalties: Sequence[float]) -> float:
-    """Return the penalty with the least squared error on the validation part, given the targets' Gram."""
+def best_penalty(
+    fold: Fold,
+    points: Float[np.ndarray, "sample feature"],
+    gram: Float[np.ndarray, "sample sample"] | None,
+    penalties: Sequence[float],
+) -> float:
+    """Return the penalty with the least squared error on the validation part; `gram`, where there is one, is
+    that of the targets `points`, and saves time when they are wide."""
     inner = fold.inner
     assert inner is not None
-    targets = gram[np.ix_(inner.train, inner.train)]
-    cross = gram[np.ix_(inner.test, inner.train)]
-    means = targets.mean(axis=0)
-    cross = cross - cross.mean(axis=1, keepdims=True) - means[None, :] + means.mean()
-    targets = targets - means[:, None] - means[None, :] + means.mean()
     # with W = C S Vᵀ the error is const - 2 Σ s_k d_k + sᵀ Q s: cheap for every penalty
-    rotated = inner.vectors.T @ targets @ inner.vectors
-    linear = np.einsum("ij,ij->j", inner.cross, cross @ inner.vectors)
+    if gram is None:
+        mean = points[inner.train].mean(axis=0)
+        turned = inner.vectors.T @ (points[inner.train] - mean)
+        rotated, common = turned @ turned.T, (points[inner.test] - mean) @ turned.T
+    else:
+        targets = gram[np.ix_(inner.train, inner.train)]
+        cross = gram[np.ix_(inner.test, inner.train)]
+        means = targets.mean(axis=0)
+        cross = cross - cross.mean(axis=1, keepdims=True) - means[None, :] + means.mean()
+        targets = targets - means[:, None] - means[None, :] + means.mean()
+        rotated, common = inner.vectors.T @ targets @ inner.vectors, cross @ inner.vectors
+    linear = np.einsum("ij,ij->j", inner.cross, common)
     quadratic = (inner.cross.T @ inner.cross) * rotated
     losses = []
     for penalty in penalties:
@@ -77,16 +102,17 @@ def _fold(points: np.ndarray, train: np.ndarray, test: np.ndarray, inner: Fold |
         values, axes = np.linalg.eigh(rows.T @ rows)
         values, axes = _kept(values, axes)
         vectors = (rows @ axes) / np.sqrt(values)
+        cross = (others @ axes) * np.sqrt(values)
     else:
         values, vectors = np.linalg.eigh(rows @ rows.T)
         values, vectors = _kept(values, vectors)
-        axes = (rows.T @ vectors) / np.sqrt(values)
+        cross = others @ rows.T @ vectors
     return Fold(
         train=train,
         test=test,
         values=values,
         vectors=vectors,
-        cross=(others @ axes) * np.sqrt(values),
+        cross=cross,
         scale=float(values.sum()) / len(train) or 1.0,
         inner=inner,
     )

@@ -17,6 +17,8 @@ FEWEST = 4
 
 LARGEST = 1e60
 """Beyond this, or below its inverse, products of kernels leave the range of float64."""
+MANY = 2_000
+"""Rows beyond which the spectrum of a narrow space is that of its features; up to there either is quick."""
 MOST = 20_000
 """Rows beyond which an n x n matrix in float64 (3 GiB) is refused."""
 
@@ -92,20 +94,31 @@ class Space:
 
         Only components above rounding are kept: at most min(sample - 1, feature).
         """
-        gram = self.gram
+        by_features = self.width < len(self) and len(self) > MANY
+        rows = self.points if by_features else None
         with one_thread():
-            values, vectors = np.linalg.eigh(gram)
+            values, vectors = np.linalg.eigh(self.gram if rows is None else rows.T @ rows)
         values, vectors = values[::-1], vectors[:, ::-1]
         top = max(float(values[0]), 0.0) if len(values) else 0.0
-        keep = values > top * len(values) * np.finfo(np.float64).eps
+        keep = values > top * len(self) * np.finfo(np.float64).eps
         keep[min(len(self) - 1, self.width) :] = False
-        return values[keep], vectors[:, keep]
+        values, vectors = values[keep], vectors[:, keep]
+        return values, vectors if rows is None else (rows @ vectors) / np.sqrt(values)
 
     @cached_property
     def coordinates(self) -> Float[np.ndarray, "sample component"]:
         """The centred rows turned onto their principal axes: same distances, at most sample - 1 columns."""
         values, vectors = self.spectrum
         return vectors * np.sqrt(values)
+
+    @property
+    def points(self) -> Float[np.ndarray, "sample component"]:
+        """The centred rows, turned onto principal axes where that makes them narrower: same distances."""
+        return self._centred if self.width < len(self) else self.coordinates
+
+    @cached_property
+    def _centred(self) -> Float[np.ndarray, "sample feature"]:
+        return np.asarray(self.values - self.mean)
 
     @cached_property
     def _euclidean(self) -> Float[np.ndarray, "sample sample"]:
