@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from flows.build import control_of, extraction, model_stages, one_point, role_of
+from flows.build import control_of, copies_of, extraction, model_stages, one_point, role_of
 from flows.experiments import flows_of
 from flows.settings import AlignmentSettings
+from tasks.decoded import DecodePrediction
 from tasks.house import House
 from tasks.ingest import Ingest
 from tasks.layouts import Layouts
@@ -22,22 +23,28 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
     decoder = one_point(
         extraction(role_of(settings.decoder, "decoder"), settings, house, points=settings.decoder_points)
     )
-    # two models of one card are held against one copy
-    copies = tuple({c.name: c for v in vlm if (c := control_of(v, settings, house))}.values())
+    copies = copies_of(vlm, settings, house)
     decoder_copy = control_of(decoder, settings, house)
     compared = Compared(vlm=vlm, copies=copies, decoder=decoder, decoder_copy=decoder_copy)
+    measures = {row: Measure(row=row, compared=compared, seed=settings.seed) for row in TITLES}
     rows: tuple[MeasuredRow, ...] = (
-        *(Measure(row=row, compared=compared, seed=settings.seed) for row in TITLES),
+        *measures.values(),
         Positions(compared=compared, seed=settings.seed),
     )
     decide = Decide(rows=rows, compared=compared)
     layouts = Layouts(compared=compared, seed=settings.seed)
     examples = DecodeExamples(decoder=decoder) if decodes(decoder) else None
+    decoded = (
+        DecodePrediction(compared=compared, kernels=measures["Q1.7"], seed=settings.seed)
+        if examples
+        else None
+    )
     report = Q1Report(
         rows=rows,
         decide=decide,
         layouts=layouts,
         examples=examples,
+        decoded=decoded,
         compared=compared,
         seed=settings.seed,
     )
@@ -47,6 +54,7 @@ def stages(settings: AlignmentSettings, house: House) -> list[Any]:
         *model_stages([decoder, *compared.extractions]),
         *([examples] if examples else []),
         *rows,
+        *([decoded] if decoded else []),
         decide,
         layouts,
         report,

@@ -30,6 +30,7 @@ from foresight.reports import (
 )
 from foresight.reports.galleries import gallery
 from foresight.studies import pictures
+from tasks.decoded import DecodePrediction, read_pictures
 from tasks.extract import Extract
 from tasks.house import House, Progress, write_whole
 from tasks.kept import read_decision, read_measurements, to_json
@@ -43,6 +44,7 @@ EXAMPLES = 8
 EXAMPLES_VERSION = 1
 """Goes up when the same latents are decoded to other pictures."""
 
+NOT_PIXELS = "its layers are not what becomes pixels"
 QUERIES = 6
 THUMBNAIL_PX = 96
 PAIRS = 20_000
@@ -126,10 +128,11 @@ class Q1Report(ReportStage):
     decide: Decide
     layouts: Layouts
     examples: DecodeExamples | None
+    decoded: DecodePrediction | None
     compared: Compared
     seed: int
     experiment: ClassVar[str] = "q1"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     @property
     def extractions(self) -> tuple[Extract, ...]:
@@ -137,11 +140,16 @@ class Q1Report(ReportStage):
 
     @property
     def shown(self) -> tuple[MeasuredRow | Layouts | DecodeExamples, ...]:
-        return (*self.rows, self.layouts, *((self.examples,) if self.examples else ()))
+        return (*self.measuring, self.layouts, *((self.examples,) if self.examples else ()))
+
+    @property
+    def measuring(self) -> tuple[MeasuredRow, ...]:
+        return (*self.rows, *((self.decoded,) if self.decoded else ()))
 
     def reads(self, given: Mapping[str, Look]) -> dict[str, str]:
-        found = {r.row: given[r.name].outputs["measurements"] for r in self.rows}
-        pictures = {"pictures": given[self.examples.name].outputs["pictures"]} if self.examples else {}
+        found = {r.row: given[r.name].outputs["measurements"] for r in self.measuring}
+        pictured = {"pictures": self.examples, "decoded pictures": self.decoded}
+        pictures = {k: given[s.name].outputs["pictures"] for k, s in pictured.items() if s}
         return found | pictures | {"layouts": given[self.layouts.name].outputs["layouts"]}
 
     def build(self, inputs: Q1Inputs) -> Report:
@@ -150,7 +158,7 @@ class Q1Report(ReportStage):
     def inputs(self, house: House, given: Mapping[str, Look]) -> Q1Inputs:
         manifest = house.manifest
         decision, made = read_decision(house, given[self.decide.name])
-        measured = read_measurements(house, (given[r.name] for r in self.rows))
+        measured = read_measurements(house, (given[r.name] for r in self.measuring))
         spaces = read_spaces(house, given, self.compared, self.seed)
         looked_at = shown(spaces)
         best = looked_at[decision["best_point"]]
@@ -182,6 +190,8 @@ class Q1Report(ReportStage):
                 }
                 for i in queries
             ],
+            decoded=read_pictures(house, given[self.decoded.name]) if self.decoded else {},
+            undecoded="" if self.decoded else self._undecoded(),
             reconstructions=self._reconstructions(house, given),
             recipes=self.recipes(house, given),
             versions=versions_told(),
@@ -193,7 +203,7 @@ class Q1Report(ReportStage):
         if decoder and told["role"] == "control":
             told["role"] = "decoder control"
         if extract == self.compared.decoder and not self.examples:
-            told["decoded examples"] = "none: its layers are not what becomes pixels"
+            told["decoded examples"] = f"none: {NOT_PIXELS}"
         scores = given[f"model {extract.ref.short}"].values.get("scores", {})
         return told | {
             "dtype": extract.dtype,
@@ -202,6 +212,10 @@ class Q1Report(ReportStage):
                 f"{k.replace('_', ' ')} {v:.2f}" for k, v in scores.items() if not k.endswith("_by_chance")
             ),
         }
+
+    def _undecoded(self) -> str:
+        extract = self.compared.decoder
+        return f"{extract.points[0].name} of {extract.ref.short} is read, and {NOT_PIXELS}"
 
     def _reconstructions(self, house: House, given: Mapping[str, Look]) -> list[dict[str, Any]]:
         if not self.examples:

@@ -47,6 +47,10 @@ class Q1Inputs:
     """{query: key, vlm: [key …], decoder: [key …]}, nearest first."""
     outliers: Sequence[Mapping[str, Any]] = ()
     """{first: key, second: key, vlm, decoder}: the share of pairs that lie closer, in either space."""
+    decoded: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    """Name → PNGs of samples whose latent was predicted: 'input' first, then the round trip and the predictions."""
+    undecoded: str = ""
+    """Why no prediction was decoded; '' where one was."""
     reconstructions: Sequence[Mapping[str, Any]] = ()
     """{input: PNG, output: PNG, psnr: dB}."""
     stages: Sequence[Mapping[str, Any]] = ()

@@ -39,7 +39,15 @@ if TYPE_CHECKING:
     from foresight.reports.q1 import Q1Inputs
 
 MOST_CURVES = 4
-NOT_DRAWN = ("chance", "debiased", "isotropic noise", "calibrated", "uniform", "not floored")
+NOT_DRAWN = (
+    "chance",
+    "debiased",
+    "isotropic noise",
+    "calibrated",
+    "uniform",
+    "not floored",
+    "random weights",
+)
 """Controls that are a line already, the number itself, or on another scale; the tables hold them all."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foresight.reports.tables import known
+from foresight.studies.decoded import OF
 from foresight.studies.position import POSITION
 
 if TYPE_CHECKING:
@@ -26,7 +27,16 @@ LEADS = {
 JUDGED = {"Q1.4": "q1.r2", "Q1.5": "q1.spearman", "Q1.6": "q1.recall@10", "Q1.7": "q1.cka"}
 
 
-LOWER = ("variance share", "intra-class", "residual", "disparity", "procrustes", "lpips", "mse")
+LOWER = (
+    "variance share",
+    "intra-class",
+    "residual",
+    "disparity",
+    "procrustes",
+    "lpips",
+    "perceptual distance",
+    "mse",
+)
 
 
 NO_BASELINES = ("calibrated", "uniform", "ignoring groups", "biased", "biased null", "debiased", "chance")
@@ -47,7 +57,13 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 
 def lead_like(name: str, row: str) -> bool:
-    return name != POSITION and any(part in name.lower() for part in LEADS.get(row, ()))
+    aside = name == POSITION or name.endswith(OF)
+    return not aside and any(part in name.lower() for part in LEADS.get(row, ()))
+
+
+def is_decoded(m: Row) -> bool:
+    """Return whether the measurement is of the decoded prediction."""
+    return str(m["name"]).endswith(OF)
 
 
 def lead_name(rows: Sequence[Row], row: str) -> str:

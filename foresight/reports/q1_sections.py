@@ -9,6 +9,7 @@ from foresight.reports import figures, galleries
 from foresight.reports import q1_words as words
 from foresight.reports.page import Cell, Figure, Section, Table, number_text
 from foresight.reports.q1_curves import by_k, copy_of, curves, overview, peaks, point_table, target_maps
+from foresight.reports.q1_decoded import decoded_part
 from foresight.reports.q1_decoder import decoder_section
 from foresight.reports.q1_kernels import kernel_section
 from foresight.reports.q1_projections import linked_panels, scatters
@@ -17,6 +18,7 @@ from foresight.reports.q1_rows import (
     NAN,
     Row,
     baselines,
+    is_decoded,
     is_decoder,
     lead_like,
     lead_name,
@@ -182,6 +184,8 @@ def _q13(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
 
 
 def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
+    said, gallery, table = decoded_part(inputs, rows)
+    rows = [m for m in rows if not is_decoded(m)]
     lead = lead_name(rows, "Q1.4")
     top = words.best(words.trained(rows, lead))
     text = [
@@ -190,6 +194,7 @@ def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
         words.untrained_sentence(rows, lead),
         words.halves_sentence(rows, lead),
         *words.position_sentences(rows),
+        *said,
     ]
     pictures: list[Figure] = []
     for name in [n for n in names(rows) if lead_like(n, "Q1.4")][:2]:
@@ -221,7 +226,7 @@ def _q14(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:
             )
         )
     others = [m for m in rows if not lead_like(m["name"], "Q1.4")]
-    return text, pictures + curves(inputs, others), [peaks(rows)]
+    return text, pictures + curves(inputs, others) + gallery, [peaks(rows), *table]
 
 
 def _q15(inputs: Q1Inputs, rows: Sequence[Row]) -> Parts:

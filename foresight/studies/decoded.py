@@ -18,7 +18,7 @@ MOST = 16
 
 
 def spread(scored: Int[np.ndarray, " sample"], most: int = MOST) -> Int[np.ndarray, " sample"]:
-    """Return at most `most` of the samples, evenly from first to last, so that data sorted by class give every class."""
+    """Return at most `most` of the samples, evenly from first to last: data may be sorted by class."""
     count = min(most, len(scored))
     return scored[np.linspace(0, len(scored) - 1, count).round().astype(int)] if count else scored
 

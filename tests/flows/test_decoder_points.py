@@ -44,12 +44,17 @@ def test_examples_are_planned_where_latents_become_pixels(workplace: Path) -> No
             models.parse_ref(f"{name}@random0"), None, device="cpu", dtype="float32", attention="sdpa"
         )
         assert ("decode examples" in stages) == hasattr(loaded, "decode"), name
+        assert ("Q1.4 decoded prediction" in stages) == hasattr(loaded, "decode"), name
 
 
 @pytest.mark.slow
-def test_a_study_of_a_layer_says_that_there_are_no_decoded_examples(workplace: Path) -> None:
+def test_a_study_of_a_layer_says_that_nothing_of_it_is_decoded(workplace: Path) -> None:
     done = perform(q1, study(TRANSFORMER, "dit.2@0.25"))
     assert done.report is not None
     page = done.report.read_text()
     assert "none: its layers are not what becomes pixels" in page
-    assert "dit.2@0.25" in page
+    told = (
+        f"No prediction was decoded: dit.2@0.25 of {TRANSFORMER}@random0 is read, and its layers are not what"
+    )
+    assert told in page
+    assert not any("decoded" in m["name"] for m in done.to_json()["metrics"])

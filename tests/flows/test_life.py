@@ -13,6 +13,7 @@ import store
 from flows import extract, q1
 from flows.engine import Outcome, all_ready, perform, planned
 from foresight.studies.choice import UNFLATTERED
+from foresight.studies.decoded import OF
 from tasks.measure import TITLES
 from tasks.stages import Look
 from tests.conftest import quickly_trained
@@ -73,7 +74,8 @@ def test_every_number_of_the_study_stands_with_interval_chance_and_controls(
     assert {m["row"] for m in document["metrics"]} == {*TITLES, "Q1.D"}
     assert {m["variant"] for m in document["metrics"]} == {"trained", "random weights"}
     for m in document["metrics"]:
-        assert m["n"] == (SAMPLES // 2 if m["name"] == UNFLATTERED else SAMPLES)
+        part = 2 if m["name"] == UNFLATTERED else 4 if m["name"].endswith(OF) else 1
+        assert m["n"] == SAMPLES // part
         if m["value"] is None:
             assert m["why"]
         else:

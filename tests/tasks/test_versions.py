@@ -9,6 +9,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from foresight.models import ModelRef, zoo
 from foresight.studies import alignment
 from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
 from foresight.studies.position import Placed, position_probe
-from tasks import extract, measure, position, publish
+from tasks import decoded, extract, measure, position, publish
 from tests.conftest import frames_of, quickly_trained
+from tests.tasks.planted import planted, work
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +105,15 @@ def positions() -> Numbers:
     return {"value": found.value, "low": found.low, "high": found.high, "p": found.p, **found.controls}
 
 
+def decoded_prediction() -> Numbers:
+    """Return what is scored of pictures from planted tokens, through a decoder with random weights."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        rows, _ = work(*planted(16))
+    return numbers_of(list(rows.values())) | {
+        f"{m['name']} | {control}": value for m in rows.values() for control, value in m["controls"].items()
+    }
+
+
 def composite() -> Numbers:
     given = spaces()
     measured = [m for r in measure.TITLES for m in alignment.ROWS[r](given)]
@@ -157,6 +168,7 @@ def loaded(card: str) -> tuple[Any, models.Card]:
 OPERATIONS: dict[str, tuple[int, Callable[[], Numbers]]] = {
     **{r.lower(): (measure.VERSIONS[r], row(r)) for r in measure.TITLES},
     "q1.4.positions": (position.VERSION, positions),
+    "q1.4.decoded": (decoded.VERSION, decoded_prediction),
     "q1.d": (measure.VERSIONS["Q1.D"], composite),
     "extract qwen2.5-vl-tiny": (extract.VERSION, read("qwen2.5-vl-tiny")),
     "extract ltx-video-tiny": (extract.VERSION, read("ltx-video-tiny")),

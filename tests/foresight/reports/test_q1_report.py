@@ -10,11 +10,23 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from foresight.metrics.perceptual import UNPUBLISHED
 from foresight.reports import build_q1_report, measurements_csv, render
 from foresight.reports.page import number_text
 from foresight.reports.q1_words import HALVES, NO_CEILING
+from foresight.studies.decoded import GAIN as DECODED_GAIN
+from foresight.studies.decoded import OF
 from foresight.studies.position import GAIN, POSITION
-from tests.foresight.reports.fakes import HOSTILE, POINTS, decoder_rows, measured, measurements, q1_inputs
+from foresight.studies.reconstruction import MEAN_IMAGE, ONE_COLOUR, POOLED, RANDOM, ROUND_TRIP, TOKENS
+from tests.foresight.reports.fakes import (
+    HOSTILE,
+    POINTS,
+    decoder_rows,
+    measured,
+    measurements,
+    q1_inputs,
+    thumbnail,
+)
 
 BARE = {
     "projections": {},
@@ -375,3 +387,74 @@ def test_a_number_of_half_the_samples_does_not_halve_the_run():
     half = {**measurements()[0], "n": 20, "n_effective": 10}
     report = build_q1_report(q1_inputs(measurements=[*measurements(), half], **BARE))
     assert dict(report.summary)["Independent groups"] == "20 to 40"
+
+
+def decoded(**change):
+    """Measurements of a decoded prediction that beats its floors and is level with its copy."""
+    controls = {ROUND_TRIP: 0.2, MEAN_IMAGE: 0.9, ONE_COLOUR: 0.95, POOLED: 0.7, RANDOM: 0.41}
+    gain = {"value": -0.01, "low": -0.03, "high": 0.01}
+    found = {
+        "LPIPS": measured(0.4, null=0.9, controls=controls, detail={DECODED_GAIN: gain}),
+        "SSIM": measured(0.8, null=0.6, controls={**controls, ROUND_TRIP: 0.95, MEAN_IMAGE: 0.6}),
+    }
+    place = {"row": "Q1.4", "point": "llm.2", "variant": "trained"}
+    return [{**place, "name": f"{n} {OF}", **m} for n, m in (found | change).items()]
+
+
+def decoded_section(rows, **change):
+    mine = [m for m in measurements() if m["row"] == "Q1.4"]
+    report = build_q1_report(q1_inputs(measurements=[*mine, *rows], **BARE, **change))
+    return next(s for s in report.sections if s.id == "Q1.4")
+
+
+def test_the_decoded_prediction_is_told_and_stands_beside_every_control():
+    pictures = {
+        name: [thumbnail(i), thumbnail(i + 1)] for i, name in enumerate(("input", ROUND_TRIP, TOKENS, RANDOM))
+    }
+    section = decoded_section(decoded(), decoded=pictures)
+    first, second = section.text[-2:]
+    assert (
+        "predicts at llm.2 has a LPIPS of 0.400 (95 % interval 0.350 to 0.450), lower being better" in first
+    )
+    assert "round trip 0.200, mean-pooled tokens 0.700, the better constant picture 0.900" in first
+    assert "threshold" not in first
+    assert "reaches 0.410" in second
+    assert "does not exclude that training adds nothing there" in second
+    (table,) = (t for t in section.tables if t.caption.startswith("The decoded prediction at llm.2"))
+    lines = {row[0].text: row[1].text for row in table.rows}
+    shown = {ROUND_TRIP: "0.200", RANDOM: "0.410", POOLED: "0.700", MEAN_IMAGE: "0.900", ONE_COLOUR: "0.950"}
+    assert shown.items() <= lines.items()
+    assert lines["prediction"] == "0.400 [0.350, 0.450]"
+    assert list(table.columns) == ["", "LPIPS ↓", "SSIM ↑"]
+    (gallery,) = (f for f in section.figures if f.name == "decoded-prediction")
+    assert "decoder round trip, prediction, random weights" in gallery.alt
+    # the row is still told by its ridge, and the other figures and tables leave these numbers out
+    assert section.text[0].startswith("ridge R² VLM→decoder")
+    assert not any(OF in c.text for t in section.tables[:1] for row in t.rows for c in row)
+
+
+@pytest.mark.parametrize(
+    ("gain", "told"),
+    [((-0.03, -0.01), "−0.010)."), ((0.01, 0.03), "so training makes it worse there.")],
+)
+def test_a_copy_that_is_clearly_worse_or_better_is_told_so(gain, told):
+    detail = {DECODED_GAIN: {"value": sum(gain) / 2, "low": gain[0], "high": gain[1]}}
+    (lpips,) = decoded()[:1]
+    text = decoded_section([{**lpips, "detail": detail}]).text
+    assert text[-1].endswith(told)
+
+
+def test_a_distance_of_other_networks_and_an_ssim_that_a_blank_picture_passes_are_told():
+    lpips, ssim = decoded(SSIM=measured(0.8, null=0.9))
+    text = " ".join(decoded_section([{**lpips, "name": f"{UNPUBLISHED} {OF}"}, ssim]).text)
+    assert "Perceptual distance (random AlexNet) is not LPIPS and not comparable with the threshold" in text
+    assert "By SSIM (0.800) the pictures are no better than a constant one (0.900)" in text
+
+
+def test_what_was_not_decoded_says_why():
+    nothing = [{**m, **measured(None, why="there are 3 groups", null=None, p=None)} for m in decoded()]
+    section = decoded_section(nothing)
+    assert section.text[-1] == "No prediction could be decoded and scored: there are 3 groups."
+    assert not any(t.caption.startswith("The decoded prediction") for t in section.tables)
+    absent = decoded_section([], undecoded="its layers are not what becomes pixels")
+    assert absent.text[-1] == "No prediction was decoded: its layers are not what becomes pixels."
