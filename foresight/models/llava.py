@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foresight.models.card import Card, ModelRef, Point
 from foresight.models.loading import WrongCheckpoint
-from foresight.models.vision_language import layer_points, load_parts, padded, save_parts
+from foresight.models.vision_language import layer_points, padded, save_parts
 
 if TYPE_CHECKING:
     import torch
@@ -67,37 +67,13 @@ def prompts(
     return padded([[*start, *[placeholder] * n] for n in counts], tokenizer)
 
 
-def load_checked(
-    model_class: Any,
-    ref: ModelRef,
-    folder: Path | None,
-    *,
-    tiny_config: Callable[[], Any],
-    device: str,
-    dtype: str,
-    attention: str,
-    points: Sequence[str] | None,
-) -> Any:
-    """Load a model whose tower, projector and language model are the card's, from a folder that has its processor.
-
-    With `points` only the layers that those need. Raises `WrongCheckpoint` for any other.
-    """
-    model = load_parts(
-        model_class,
-        ref,
-        folder,
-        tiny_config=tiny_config,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        points=points,
-    )
-    if folder is not None and not (folder / "preprocessor_config.json").is_file():
+def need_processor(ref: ModelRef, folder: Path) -> None:
+    """Raise `WrongCheckpoint` for a folder without the image processor that the model was trained with."""
+    if not (folder / "preprocessor_config.json").is_file():
         raise WrongCheckpoint(
             f"{ref.card.name} needs the image processor it was trained with, but {folder.name} has no "
             "preprocessor_config.json; copy the whole checkpoint again"
         )
-    return model
 
 
 class LoadedLlava:

@@ -19,10 +19,10 @@ import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
 from foresight.models.encoders import placed
-from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
+from foresight.models.llava import LoadedLlava, language_points, need_processor, prompts, tower_points
 from foresight.models.loading import WrongCheckpoint
 from foresight.models.tiny import byte_tokenizer
-from foresight.models.vision_language import read_modules
+from foresight.models.vision_language import load_parts, read_modules
 from foresight.nouns import Frames, Tokens
 
 PREPROCESSING = {
@@ -126,7 +126,7 @@ def load(
     """
     from transformers import AutoTokenizer, LlavaForConditionalGeneration, SiglipImageProcessor
 
-    model = load_checked(
+    model = load_parts(
         LlavaForConditionalGeneration,
         ref,
         folder,
@@ -140,6 +140,7 @@ def load(
     square = {"height": side, "width": side}
     if folder is None:
         return LlavaInterleave(ref.card, model, build_tokenizer(), SiglipImageProcessor(size=square))
+    need_processor(ref, folder)
     processor = SiglipImageProcessor.from_pretrained(folder)
     if dict(processor.size) != square:
         raise WrongCheckpoint(

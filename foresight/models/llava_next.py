@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foresight.models.card import Card, ModelRef, Point, resolve_points
-from foresight.models.llava import LoadedLlava, language_points, load_checked, prompts, tower_points
+from foresight.models.llava import LoadedLlava, language_points, need_processor, prompts, tower_points
 from foresight.models.llava_next_tiles import Places, Tiling, packed_places, tiling, tower_places
 from foresight.models.llava_next_tiny import build_config, build_image_processor, build_tokenizer
 from foresight.models.loading import WrongCheckpoint
-from foresight.models.vision_language import read_modules
+from foresight.models.vision_language import load_parts, read_modules
 from foresight.nouns import Frames, Tokens
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def load(
     """
     from transformers import AutoTokenizer, LlavaNextForConditionalGeneration, LlavaNextImageProcessor
 
-    model = load_checked(
+    model = load_parts(
         LlavaNextForConditionalGeneration,
         ref,
         folder,
@@ -178,6 +178,7 @@ def load(
     )
     if folder is None:
         return LlavaNext(ref.card, model, build_tokenizer(), build_image_processor(ref.card))
+    need_processor(ref, folder)
     processor = LlavaNextImageProcessor.from_pretrained(folder)
     _check_processor(ref, processor)
     return LlavaNext(ref.card, model, AutoTokenizer.from_pretrained(folder), processor)
