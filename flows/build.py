@@ -1,6 +1,6 @@
 """From settings to a house and its extractions: what the experiments have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,12 @@ def control_of(extract: Extract, settings: Settings, house: House) -> Extract | 
     if extract.ref.kind == "random":
         return None
     return _extraction(extract.ref.random_twin(), settings, house, [p.name for p in extract.points])
+
+
+def copies_of(extractions: Iterable[Extract], settings: Settings, house: House) -> tuple[Extract, ...]:
+    """Return the random-weights copies of trained models; two models of one card are held against one copy."""
+    copies = (control_of(e, settings, house) for e in extractions)
+    return tuple({c.name: c for c in copies if c}.values())
 
 
 def model_stages(extractions: list[Extract]) -> list[Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from flows.build import control_of, extraction, model_stages, one_point, role_of
+from flows.build import copies_of, extraction, model_stages, one_point, role_of
 from flows.experiments import flows_of
 from flows.settings import AlignmentSettings
 from foresight.adapters import parse
@@ -57,7 +57,7 @@ def stages(settings: Settings, house: House) -> list[Any]:
         raise WrongRequest(
             f"pictures are rebuilt by a model that decodes its latent, but {decoder.ref.short} does not"
         )
-    copies = tuple(c for v in vlm if (c := control_of(v, settings, house)))
+    copies = copies_of(vlm, settings, house)
     sources = tuple(_sources(vlm, copies))
     references = References(decoder=decoder, seed=settings.seed)
     rebuilds = tuple(
@@ -87,7 +87,8 @@ def stages(settings: Settings, house: House) -> list[Any]:
         decide=decide,
     )
     return [
-        Ingest(), *model_stages([decoder, *vlm, *copies]), references, projection, *rebuilds, probe, merger,
+        Ingest(), *model_stages([decoder, *vlm, *copies]), references, projection,
+        *{r.name: r for r in rebuilds}.values(), probe, merger,
         *patches, *locates, *layers, best, *twin, *sizes, *counts, pipeline, ablations, decide, report,
     ]  # fmt: skip
 
@@ -136,14 +137,14 @@ def _adapters(
 
 
 def _sources(vlm: tuple[Extract, ...], copies: tuple[Extract, ...]) -> list[Source]:
-    # a copy goes by the name of the model it controls, so that their numbers stand side by side
-    names = {e.ref.card.name: e.ref.short for e in vlm}
+    # a copy goes by the name of each model it controls, so that their numbers stand side by side
+    named = [(e, e.ref.short) for e in vlm]
+    named += [(copy, e.ref.short) for copy in copies for e in vlm if copy.controls(e)]
     return [
-        Source(extract=e, point=p.name, model=names[e.ref.card.name],
-               variant=RANDOM if e.ref.kind == "random" else TRAINED)
-        for e in (*vlm, *copies)
+        Source(extract=e, point=p.name, model=model, variant=RANDOM if e.ref.kind == "random" else TRAINED)
+        for e, model in named
         for p in e.points
-    ]  # fmt: skip
+    ]
 
 
 __getattr__ = flows_of(__name__)

@@ -54,6 +54,10 @@ class Extract:
     def name(self) -> str:
         return f"extract {self.ref.short}"
 
+    def controls(self, other: Extract) -> bool:
+        """Return whether this extraction is that of `other` with random weights."""
+        return other.ref.kind != "random" and self.ref == other.ref.random_twin()
+
     @property
     def needs(self) -> tuple[str, ...]:
         return ("data", f"model {self.ref.short}")

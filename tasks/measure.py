@@ -71,12 +71,7 @@ class Compared:
         """Return (extraction, model, point, variant) of every space, the decoder's after the VLMs'."""
         named = [(e, e.ref.short, TRAINED if e.ref.kind != "random" else RANDOM) for e in self.vlm]
         # a copy goes by the name of each model it controls, so that their numbers stand side by side
-        named += [
-            (copy, e.ref.short, RANDOM)
-            for copy in self.copies
-            for e in self.vlm
-            if e.ref.kind != "random" and e.ref.random_twin() == copy.ref
-        ]
+        named += [(copy, e.ref.short, RANDOM) for copy in self.copies for e in self.vlm if copy.controls(e)]
         named += [(self.decoder, self.decoder.ref.short, TRAINED)]
         if self.decoder_copy:
             named += [(self.decoder_copy, self.decoder.ref.short, RANDOM)]

@@ -1,4 +1,4 @@
-"""Q1 over several models at once: each beside its own control, and every point known by its model."""
+"""Studies of several models at once: each beside its own control, and every point known by its model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows import q1
+from flows import c1, q1
 from flows.engine import perform
 from tests.conftest import quickly_trained
 
@@ -24,15 +24,24 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     with quickly_trained(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("several"))
         document = perform(q1, q1.Settings(samples=24, vlm=MODELS, points=POINTS)).to_json()
-        yield {**document, "page": Path(document["report"]).read_text()}
+        rebuilt = perform(c1, c1.Settings(samples=24, vlm=MODELS, points=POINTS, adapters=["linear"]))
+        yield {**document, "page": Path(document["report"]).read_text(), "c1": rebuilt.to_json()}
 
 
-def test_two_models_of_one_card_share_one_copy_and_each_stands_beside_it(ran: dict[str, Any]) -> None:
-    assert [s["name"] for s in ran["stages"]].count("extract qwen2.5-vl-tiny@random0") == 1
+@pytest.mark.parametrize(
+    ("experiment", "stage", "metric"),
+    [("q1", "extract qwen2.5-vl-tiny@random0", "ridge R² VLM→decoder"),
+     ("c1", "rebuild qwen2.5-vl-tiny@random0 patch", "latent R²")],
+)  # fmt: skip
+def test_two_models_of_one_card_share_one_copy_and_each_stands_beside_it(
+    ran: dict[str, Any], experiment: str, stage: str, metric: str
+) -> None:
+    document = ran["c1"] if experiment == "c1" else ran
+    assert [s["name"] for s in document["stages"]].count(stage) == 1
     r2 = {
         (m["model"], m["point"], m["variant"]): m["value"]
-        for m in ran["metrics"]
-        if m["name"] == "ridge R² VLM→decoder" and not m.get("target")
+        for m in document["metrics"]
+        if m["name"] == metric and m["row"] in ("Q1.4", "C1.2") and not m.get("target")
     }
     for point in POINTS:
         copies = {r2[model, point, "random weights"] for model in MODELS}
