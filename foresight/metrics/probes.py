@@ -150,7 +150,8 @@ def _probe(
         if permutations
         else NAN
     )
-    uniform, left_out = _uniform(plan, chosen, b)
+    each = (target, error) if points.shape[1] == b.width else _of_features(plan, chosen, b)
+    uniform, left_out = _uniform(*each)
     detail = {
         "penalties": chosen,
         "folds": folds,
@@ -301,13 +302,18 @@ def _baselines(
     return out
 
 
-def _uniform(plan: Sequence[Fold], penalties: Sequence[float], b: Space) -> tuple[float, int]:
-    """Return R² averaged over the features of `b`, and how many constant ones had to be left out."""
+def _of_features(plan: Sequence[Fold], penalties: Sequence[float], b: Space) -> tuple[np.ndarray, np.ndarray]:
+    """Return y - ȳ and y - ŷ of the features themselves, in their precision."""
     values = b.values - b.mean.astype(b.values.dtype)
-    total = np.square(_about_training_mean(plan, values)).sum(axis=0, dtype=np.float64)
+    return _about_training_mean(plan, values), _residual(plan, penalties, values)
+
+
+def _uniform(target: np.ndarray, error: np.ndarray) -> tuple[float, int]:
+    """Return R² averaged over features, and how many constant ones had to be left out."""
+    total = np.square(target).sum(axis=0, dtype=np.float64)
     good = total > 1e-9 * total.max()
-    error = np.square(_residual(plan, penalties, values)).sum(axis=0, dtype=np.float64)
-    return float((1.0 - error[good] / total[good]).mean()), int((~good).sum())
+    missed = np.square(error).sum(axis=0, dtype=np.float64)
+    return float((1.0 - missed[good] / total[good]).mean()), int((~good).sum())
 
 
 def _raw_mean_cosine(plan: Sequence[Fold], b: Space) -> float:

@@ -17,7 +17,7 @@ FEWEST = 4
 
 LARGEST = 1e60
 """Beyond this, or below its inverse, products of kernels leave the range of float64."""
-MANY = 2_000
+MANY = 500
 """Rows beyond which the spectrum of a narrow space is that of its features; up to there either is quick."""
 MOST = 20_000
 """Rows beyond which an n x n matrix in float64 (3 GiB) is refused."""
