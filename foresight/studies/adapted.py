@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,15 @@ from foresight import adapters
 from foresight.adapters import Design, Scale
 from foresight.studies.reconstruction import TEST
 from foresight.training.loop import Progress, fit
+from foresight.training.threads import one_torch_thread
 
 if TYPE_CHECKING:
     import torch
 
 STEPS, LEARNING_RATE, BATCH = 400, 5e-3, 32
 """One budget for every adapter, point and sample count."""
+SMALL = 1_000_000
+"""Adapters of fewer parameters are trained on one thread of torch."""
 EVERY = 50
 """Steps between checkpoints of a training."""
 
@@ -85,10 +89,12 @@ def train(
         given, wanted = (torch.from_numpy(np.ascontiguousarray(side[picked])) for side in (x, y))
         return (model(given) - wanted).square().mean() / spread
 
-    losses = fit(
-        model, loss, steps=steps, learning_rate=LEARNING_RATE, seed=seed, scratch=scratch, every=EVERY,
-        progress=progress,
-    )  # fmt: skip
+    small = sum(p.numel() for p in model.parameters()) < SMALL
+    with one_torch_thread() if small else nullcontext():
+        losses = fit(
+            model, loss, steps=steps, learning_rate=LEARNING_RATE, seed=seed, scratch=scratch, every=EVERY,
+            progress=progress,
+        )  # fmt: skip
     return model, losses
 
 
