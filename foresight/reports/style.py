@@ -77,7 +77,9 @@ class Picture:
         """The light figure, its parts arranged: themes differ in colours alone, so once is enough for all files."""
         canvas = _sheet_of(self.draw(LIGHT))
         if engine := canvas.get_layout_engine():
-            engine.execute(canvas)
+            # how many ticks an axis has, and so how wide they are, is only known once the axis has its size
+            for _ in range(2):
+                engine.execute(canvas)
             canvas.set_layout_engine(None)
         return canvas
 

@@ -63,6 +63,20 @@ def test_a_figure_is_a_readable_picture_and_draws_the_same_twice(name):
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 24)) > 8
 
 
+@pytest.mark.parametrize("low", [-0.15, -0.1, -0.05])
+def test_the_name_of_an_axis_is_whole_whatever_its_ticks_are(low):
+    value = np.linspace(0.52, low + 0.1, 6)
+    lines = [
+        figures.Series(name="trained", role="main", value=value, low=value - 0.1, high=value + 0.18),
+        figures.Series(name="chance", role="chance", value=np.zeros(6)),
+        figures.Series(name="random weights", role="untrained", value=value - 0.02),
+    ]
+    points = ["patch", "vit.2", "vit.4", "merged", "llm.2", "llm.4"]
+    picture = figures.layer_curve(points, lines, ylabel="Spearman ρ of distances", threshold=0.6)
+    drawn = np.asarray(Image.open(io.BytesIO(picture.png())).convert("L"))
+    assert (drawn[:, :4] == 255).all()
+
+
 def test_the_dark_theme_is_dark():
     def brightness(png):
         with Image.open(io.BytesIO(png)) as image:
