@@ -13,10 +13,12 @@ from foresight.reports.page import Figure, Headline, Report, Section, Table, Til
 from foresight.reports.q1_words import changes_for, with_interval
 from foresight.reports.recipes import models_table, recipes_table
 from foresight.reports.tables import (
+    capitalised,
     file_name,
     known,
     measurement_table,
     measurements_csv,
+    of_one_model,
     point_name,
 )
 from foresight.studies.reconstruction import CONSTANTS, FLOORS, POOLED, RANDOM, ROUND_TRIP, SHUFFLED, TOKENS
@@ -158,8 +160,8 @@ def curve(rows: Sequence[Row], *, threshold: float | None = None) -> Figure:
 
 def _section(inputs: C1Inputs, row: str) -> Section:
     mine = [m for m in inputs.measurements if m["row"] == row]
-    one_model = len({m["model"] for m in inputs.measurements}) == 1
-    shown = [{**m, "model": None} if one_model else m for m in mine]
+    shown = [m for m in of_one_model(inputs.measurements) if m["row"] == row]
+    said = [m for m in shown if known(m.get("value"))]
     measured = [m for m in mine if known(m.get("value"))]
     verdicts = [v for v in inputs.decision["verdicts"] if row == "C1.5" and v["name"] in JUDGED.values()]
     text = [ABOUT[row]]
@@ -169,17 +171,17 @@ def _section(inputs: C1Inputs, row: str) -> Section:
     if row == "C1.1":
         pictures += _projections(inputs)
     if row == "C1.2" and measured:
-        text += [_said(m) for m in measured if _is_best(inputs, m) and m["name"] != "latent R²"]
+        text += [_said(m) for m in said if _is_best(inputs, m) and m["name"] != "latent R²"]
         limits = {v["title"]: v["threshold"] for v in inputs.decision["verdicts"]}
         for path in _paths(measured):
             pictures.append(curve(path, threshold=limits.get(str(path[0]["name"]))))
         pictures += _galleries(inputs)
     if row == "C1.5":
-        text += [_said(m) for m in measured]
+        text += [_said(m) for m in said]
     if row == "C1.6" and measured:
         pictures += _ablations(measured)
     if row == "C1.4" and measured:
-        text += [_place(m) for m in measured if _is_best(inputs, m) and m["name"] == "spatial IoU"]
+        text += [_place(m) for m in said if _is_best(inputs, m) and m["name"] == "spatial IoU"]
         limits = {v["title"].lower(): v["threshold"] for v in inputs.decision["verdicts"]}
         for path in _paths(measured):
             pictures.append(curve(path, threshold=limits.get(str(path[0]["name"]).lower())))
@@ -276,7 +278,7 @@ def _said(m: Row) -> str:
     """Say how far a number is from its floor and from its ceiling."""
     floor = str((m.get("detail") or {}).get("strongest floor", ""))
     controls = m.get("controls") or {}
-    text = f"{m['name']} at {point_name(m)} is {with_interval(m)}"
+    text = f"{capitalised(m['name'])} at {point_name(m)} is {with_interval(m)}"
     if known(controls.get(ROUND_TRIP)):
         text += f"; the decoder's own round trip reaches {number_text(controls[ROUND_TRIP])}"
     if floor and known(controls.get(floor)):
@@ -293,7 +295,7 @@ def _place(m: Row) -> str:
     controls = m["controls"]
     worst = max((CONSTANT, POOLED, SHUFFLED), key=lambda c: _real(controls.get(c)))
     return (
-        f"{m['name']} at {point_name(m)} is {with_interval(m)}; what knows no places reaches "
+        f"{capitalised(m['name'])} at {point_name(m)} is {with_interval(m)}; what knows no places reaches "
         f"{number_text(controls.get(worst))} at best ({worst}), random weights {number_text(controls.get(RANDOM))} and "
         f"the pixels on the same grid {number_text(controls.get(PATCHES))}."
     )

@@ -14,12 +14,15 @@ from foresight.reports.page import Cell, Figure, Report, Section, Table, number_
 from foresight.reports.q1 import headline
 from foresight.reports.recipes import models_table, recipes_table
 from foresight.reports.tables import (
+    capitalised,
     file_name,
     interval_cell,
     known,
     measurement_table,
     measurements_csv,
     number_cell,
+    of_one_model,
+    point_name,
     value_cell,
 )
 
@@ -149,9 +152,10 @@ def _section(inputs: Q2Inputs, row: str) -> Section:
             if len(path) > 1:
                 pictures.append(curve(path, threshold=by_metric.get(name)))
     pictures += _gallery(inputs, row)
-    tables = [measurement_table(mine, caption=f"All {len(mine)} numbers of {row}", folded=len(mine) > 12)]
+    shown = [m for m in of_one_model(inputs.measurements) if m["row"] == row]
+    tables = [measurement_table(shown, caption=f"All {len(mine)} numbers of {row}", folded=len(mine) > 12)]
     if row == "Q2.1":
-        tables = [*_capacity(measured), *tables]
+        tables = [*_capacity(shown), *tables]
     lead = [m for m in measured if m["name"] == measured[0]["name"]]
     return Section(
         id=row,
@@ -170,10 +174,8 @@ def _said(lead: Sequence[Row]) -> str:
         return ""
     controls = top["controls"]
     floor = max(controls[name] for name in FLOORS)
-    name = str(top["name"])
-    name = name[0].upper() + name[1:] if name[1].islower() else name
     text = (
-        f"{name} is {number_text(top['value'])} at {top['point']}, the highest of "
+        f"{capitalised(str(top['name']))} is {number_text(top['value'])} at {top['point']}, the highest of "
         f"{len(lead)} points; no control without the grid gives more than {number_text(floor)} there, random "
         f"weights give {number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
     )
@@ -217,13 +219,13 @@ def _gallery(inputs: Q2Inputs, row: str) -> list[Figure]:
 
 
 def _capacity(measured: Sequence[Row]) -> list[Table]:
-    swept = [m for m in measured if m["detail"].get("box IoU by hidden features")]
+    swept = [m for m in measured if (m.get("detail") or {}).get("box IoU by hidden features")]
     if not swept:
         return []
     sizes = list(swept[0]["detail"]["box IoU by hidden features"])
     rows = [
         [
-            Cell(text=f"{m['model']} · {m['point']}"),
+            Cell(text=point_name(m)),
             *(number_cell(m["detail"]["box IoU by hidden features"][s]) for s in sizes),
             number_cell(m["value"]),
             number_cell(m["detail"]["floor"]),
@@ -276,9 +278,10 @@ def _controls(inputs: Q2Inputs) -> Section:
 
 def _losses(inputs: Q2Inputs) -> Section:
     steps = inputs.decision.get("losses") or ()
+    several = any(m["model"] for m in of_one_model(inputs.measurements))
     rows = [
         [
-            Cell(text=f"{s['model']} · {s['before']} → {s['after']}"),
+            Cell(text=(f"{s['model']} · " if several else "") + f"{s['before']} → {s['after']}"),
             Cell(text=str(s["metric"])),
             *(Cell(text=f"{number_text(v)} [{number_text(low)}, {number_text(high)}]", kind="number")
               for v, low, high in (s["from"], s["to"])),

@@ -132,6 +132,21 @@ def point_name(m: Mapping[str, Any]) -> str:
     return f"{name} → {m['target']}" if m.get("target") else name
 
 
+def of_one_model(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return measurements without the name of their model when it is the same for all: it need not be repeated."""
+    several = len({m["model"] for m in rows if m.get("model")}) > 1
+    return list(rows) if several else [{**m, "model": None} for m in rows]
+
+
+def capitalised(text: str) -> str:
+    """Return `text` as a sentence begins with it; a symbol such as mAP stays as it is.
+
+    >>> capitalised("box IoU"), capitalised("mAP@0.5")
+    ('Box IoU', 'mAP@0.5')
+    """
+    return text[:1].upper() + text[1:] if text[1:2].islower() else text
+
+
 def file_name(text: str) -> str:
     """Return `text` as a file name: lower-case letters, digits and '-' only."""
     return (

@@ -71,6 +71,14 @@ def test_the_page_says_where_places_are_read_and_where_they_are_lost(inputs: Q2I
         assert control in page
 
 
+def test_the_only_model_is_not_repeated_in_every_line(inputs: Q2Inputs) -> None:
+    page = render(build_q2_report(inputs))
+    assert "&lt;b&gt;m&lt;/b&gt; · patch" not in page
+    beside = [{**m, "model": "other"} for m in inputs.measurements if m["model"]]
+    both = render(build_q2_report(replace(inputs, measurements=[*inputs.measurements, *beside])))
+    assert "&lt;b&gt;m&lt;/b&gt; · patch" in both
+
+
 def test_two_models_side_by_side_have_a_curve_and_a_section_of_their_own(inputs: Q2Inputs) -> None:
     beside = []
     for point, value in (("patch", 0.81), ("merged", 0.9)):
