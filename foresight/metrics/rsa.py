@@ -56,12 +56,16 @@ def mantel_test(
 
 def rank_matrix(distances: Float[np.ndarray, "sample sample"]) -> Float[np.ndarray, "sample sample"]:
     """Return the mean ranks (from 1) of the condensed distances, put back in place; the diagonal is 0."""
-    from scipy.stats import rankdata
+    from scipy.spatial.distance import squareform
 
-    upper = np.triu_indices(len(distances), 1)
-    out = np.zeros_like(distances)
-    out[upper] = rankdata(distances[upper])
-    return out + out.T
+    pairs = squareform(distances, checks=False)
+    order = np.argsort(pairs)
+    rising = pairs[order]
+    firsts = np.flatnonzero(np.concatenate([[True], rising[1:] != rising[:-1]]))
+    equal = np.diff(firsts, append=len(pairs))
+    ranks = np.empty(len(pairs))
+    ranks[order] = np.repeat(firsts + (equal + 1) / 2, equal)
+    return np.asarray(squareform(ranks, checks=False))
 
 
 def off_diagonal_centred(pairs: Float[np.ndarray, "sample sample"]) -> Float[np.ndarray, "sample sample"]:

@@ -68,6 +68,9 @@ class Space:
     @cached_property
     def row_ids(self) -> Int[np.ndarray, " sample"]:
         """Equal numbers for rows that are equal bit for bit."""
+        starts = np.ascontiguousarray(self.values[:, : 8 // self.values.itemsize] + 0.0)
+        if starts.shape[1] * starts.itemsize == 8 and len(np.unique(starts.view(np.int64))) == len(self):
+            return np.arange(len(self))
         for width in (64, self.width):  # rows mostly differ early, and the rest need not be read
             rows = np.ascontiguousarray(self.values[:, :width] + 0.0)  # adding 0 turns -0.0 into 0.0
             seen: dict[bytes, int] = {}
@@ -122,7 +125,8 @@ class Space:
 
     @cached_property
     def _euclidean(self) -> Float[np.ndarray, "sample sample"]:
-        return np.sqrt(self._settled(self.values - self.mean, self.gram))
+        squared = self._settled(self.values - self.mean, self.gram)
+        return np.asarray(np.sqrt(squared, out=squared))
 
     @cached_property
     def _cosine(self) -> Float[np.ndarray, "sample sample"]:
@@ -141,13 +145,18 @@ class Space:
     def _settled(self, rows: np.ndarray, gram: np.ndarray) -> Float[np.ndarray, "sample sample"]:
         """Return squared distances with small ones exact and equal ones equal."""
         norms = np.diag(gram)
-        squared = np.maximum(norms[:, None] + norms[None, :] - 2.0 * gram, 0.0)
+        # in place: to fetch memory for an n x n matrix takes longer than to fill it
+        squared = norms[:, None] + norms[None, :]
+        squared -= 2.0 * gram
+        np.maximum(squared, 0.0, out=squared)
         # what is small beside the largest has lost its digits to cancellation
         near = np.argwhere(np.triu(squared < 1e-3 * squared.max(initial=0.0), 1))
         for part in np.array_split(near, 1 + near.size * rows.shape[1] // 8_000_000):
             i, j = part.T
             squared[i, j] = squared[j, i] = np.square(rows[i] - rows[j]).sum(axis=1)
-        squared = with_equals((squared + squared.T) / 2)
+        squared += squared.T
+        squared /= 2
+        squared = with_equals(squared)
         squared[self.row_ids[:, None] == self.row_ids[None, :]] = 0.0
         return squared
 
@@ -216,7 +225,9 @@ def with_equals(squared: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]
     """Return squared distances with those that differ by less than 1e-10 of themselves made equal."""
     # equal distances come out of a product 1e-16 apart, and ranks would make an order of that
     mantissa, exponent = np.frexp(squared)
-    return np.asarray(np.ldexp(np.round(mantissa * 2.0**33), exponent - 33))
+    mantissa *= 2.0**33
+    exponent -= 33
+    return np.asarray(np.ldexp(np.rint(mantissa, out=mantissa), exponent, out=mantissa))
 
 
 def group_codes(groups: Sequence[Any] | np.ndarray | None, n: int) -> Int[np.ndarray, " sample"]:

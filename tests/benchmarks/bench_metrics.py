@@ -53,11 +53,13 @@ def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> 
     import skdim
     from scipy.spatial import procrustes
     from scipy.spatial.distance import pdist
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata, spearmanr
     from sklearn.decomposition import PCA
     from sklearn.linear_model import RidgeCV
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import NearestNeighbors
+
+    given = (x, y)
 
     def numpy_cka(dtype: str) -> float:
         k, l = (s.astype(dtype) - s.mean(0, dtype=dtype) for s in (x, y))  # noqa: E741
@@ -71,6 +73,15 @@ def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> 
         k, l = k - k.mean(0), l - l.mean(0)  # noqa: E741
         k, l = k @ k.T, l @ l.T  # noqa: E741
         return float((k * l).sum() / k.norm() / l.norm())
+
+    def numpy_spearman(dtype: str) -> float:
+        ranks = []
+        for s in (x, y):
+            rows = s.astype(dtype) - s.mean(0, dtype=dtype)
+            squares = np.square(rows).sum(1)
+            squared = squares[:, None] + squares[None, :] - 2 * (rows @ rows.T)
+            ranks.append(rankdata(squared[np.triu_indices(len(squared), 1)]))
+        return float(np.corrcoef(*ranks)[0, 1])
 
     def sklearn_recall() -> float:
         a, b = (
@@ -107,21 +118,28 @@ def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> 
             lambda train, test: RidgeCV(alphas=penalties).fit(x[train], y[train]).predict(x[test])
         )
 
-    def numpy_ridge(train: np.ndarray, test: np.ndarray, penalties: np.ndarray) -> Iterator[np.ndarray]:
+    def numpy_ridge(
+        train: np.ndarray, test: np.ndarray, penalties: np.ndarray, dtype: str
+    ) -> Iterator[np.ndarray]:
+        x, y = (s.astype(dtype, copy=False) for s in given)
         rows, mean = x[train] - x[train].mean(0), y[train].mean(0)
-        values, vectors = np.linalg.eigh(rows @ rows.T)
-        cross, targets = (x[test] - x[train].mean(0)) @ rows.T @ vectors, vectors.T @ (y[train] - mean)
+        if rows.shape[1] < len(rows):
+            values, axes = np.linalg.eigh(rows.T @ rows)
+            cross, targets = (x[test] - x[train].mean(0)) @ axes, axes.T @ (rows.T @ (y[train] - mean))
+        else:
+            values, vectors = np.linalg.eigh(rows @ rows.T)
+            cross, targets = (x[test] - x[train].mean(0)) @ rows.T @ vectors, vectors.T @ (y[train] - mean)
         scale = np.square(rows).sum(1).mean()
         for penalty in penalties:
             yield (cross / (np.maximum(values, 0) + penalty * scale)) @ targets + mean
 
-    def numpy_fold(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    def numpy_fold(train: np.ndarray, test: np.ndarray, dtype: str = "f4") -> np.ndarray:
         penalties, cut = np.geomspace(1e-5, 1e4, 10), len(train) * 4 // 5
         losses = [
             float(np.square(y[train[cut:]] - guess).sum())
-            for guess in numpy_ridge(train[:cut], train[cut:], penalties)
+            for guess in numpy_ridge(train[:cut], train[cut:], penalties, dtype)
         ]
-        return next(numpy_ridge(train, test, penalties[[int(np.argmin(losses))]]))
+        return next(numpy_ridge(train, test, penalties[[int(np.argmin(losses))]], dtype))
 
     none: dict[str, Any] = {"resamples": 0, "noise": False}
     same = min(512, x.shape[1], y.shape[1])  # scipy's Procrustes wants equal widths
@@ -135,6 +153,8 @@ def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> 
         "RSA Spearman": {
             "ours": lambda: m.rsa_spearman(x, y, **BARE).value,
             "in blocks": lambda: m.rsa_blockwise(x, y, part=8, **BARE).value,
+            "numpy f32, scipy's ranks": lambda: numpy_spearman("f4"),
+            "numpy f64, scipy's ranks": lambda: numpy_spearman("f8"),
             "scipy": lambda: float(spearmanr(pdist(x), pdist(y)).statistic),
         },
         "Recall@10": {
@@ -168,6 +188,7 @@ def against(x: np.ndarray, y: np.ndarray, labels: np.ndarray, *, slow: bool) -> 
         "ridge probe, 5 folds, 10 penalties": {
             "ours": lambda: m.ridge_probe(x, y, permutations=0, shuffles=0, resamples=2)["r2"].value,
             "numpy f32": lambda: out_of_fold(numpy_fold),
+            "numpy f64": lambda: out_of_fold(partial(numpy_fold, dtype="f8")),
             **({"sklearn RidgeCV": sklearn_probe} if slow else {}),
         },
         f"Procrustes ({same} columns)": {
