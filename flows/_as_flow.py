@@ -20,13 +20,14 @@ import store
 from flows.engine import Outcome, Prepared, perform
 from flows.failures import message_of
 from flows.plan import plan_rows, planned_against
+from foresight.studies.rows import TRAINED
 from tasks.house import House, Progress
 from tasks.publish import read_figures
 from tasks.stage import prefect_worker
 from tasks.stages import Look, Stage, StageFailed
 
 SHOWN_SKIPS = 20
-NAME_LETTERS = 60
+NAME_LETTERS = 52
 """A page cuts what is wider than itself, so a long name in the table of numbers is cut before the numbers are."""
 
 
@@ -193,8 +194,7 @@ def _row(measured: Mapping[str, Any]) -> dict[str, Any]:
     told = {
         "row": measured["row"],
         "name": _unlinked(textwrap.shorten(name, NAME_LETTERS, placeholder=" …")),
-        "point": measured["point"],
-        "weights": measured["variant"].removesuffix(" weights"),
+        "point": measured["point"] if measured["variant"] == TRAINED else f"{measured['point']}, random",
         "value": _digits(measured["value"]),
         "95 % interval": _interval(measured["low"], measured["high"], ".3g"),
         "chance": _digits(measured.get("null")),
@@ -207,7 +207,7 @@ def _row(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digits(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def _number(value: float | None) -> str:

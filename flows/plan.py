@@ -55,8 +55,8 @@ def plan_rows(looks: Sequence[Look]) -> list[dict[str, Any]]:
         {
             "stage": look.name,
             "state": look.state,
-            "rows to compute": _rows_to_compute(look),
             "why": _in_one_line(look),
+            "rows to compute": _rows_to_compute(look),
             "rows needed": look.rows_needed or "",
             "bytes to write": "?" if look.bytes is None else look.bytes or "",
         }

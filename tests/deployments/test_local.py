@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.experiments import experiments
+
 pytestmark = pytest.mark.slow
 
 FORESIGHT = str(Path(sys.executable).parent / "foresight")
@@ -84,6 +86,13 @@ def test_every_experiment_can_be_triggered_and_runs_where_it_was_started(
         time.sleep(1)
     assert state["type"] == "COMPLETED", state
     assert (folder / "runs" / "store" / "format.json").is_file()
+
+
+def test_every_field_of_every_form_has_a_name_and_a_description_in_plain_words() -> None:
+    for experiment in experiments().values():
+        for name, field in experiment.Settings.model_fields.items():
+            assert field.title, (experiment.NAME, name)
+            assert field.description, (experiment.NAME, name)
 
 
 def test_a_port_in_use_is_refused(served: tuple[str, subprocess.Popen[str], Path], tmp_path: Path) -> None:
