@@ -18,6 +18,7 @@ from flows import extract, q1
 from flows.cli import main
 from flows.engine import perform
 from foresight import data
+from foresight.studies.decoded import OF
 from tests.conftest import quickly_trained
 from tests.foresight.data.benchmarks_on_disk import TEMPLATES, coco, plain, something
 
@@ -68,11 +69,24 @@ def extraction(source: str, frames: int) -> extract.Settings:
     return extract.Settings(data=source, frames=frames, points=POINTS, decoder="ltx-video-tiny")
 
 
+def counts(document: dict[str, Any]) -> set[int]:
+    """Return the samples behind every number but those of decoded predictions, which are of a part of them."""
+    return {m["n"] for m in document["metrics"] if not m["name"].endswith(OF)}
+
+
+def test_a_prediction_is_decoded_of_clips_and_of_images(place: Place) -> None:
+    for document in (place.clips, place.images):
+        found = {m["name"].removesuffix(f" {OF}"): m for m in document["metrics"] if m["name"].endswith(OF)}
+        assert 0 < found["SSIM"]["value"] <= 1
+        assert found["SSIM"]["low"] is None
+        assert "interval needs 8 groups" in found["SSIM"]["why"]
+
+
 def test_a_study_of_clips_leaves_out_the_broken_one_and_says_why(place: Place) -> None:
     (skipped,) = place.clips["skipped"]
     assert skipped["sample"] == BROKEN
     assert "no reader can decode it" in skipped["why"]
-    assert {m["n"] for m in place.clips["metrics"]} == {CLIPS - 1}
+    assert counts(place.clips) == {CLIPS - 1}
     assert place.clips["rows_written"] == (CLIPS - 1) * ROWS
     assert {s["state"] for s in place.clips["stages"]} <= {"completed", "cached"}
     assert place.clips["verdict"]
@@ -139,7 +153,7 @@ def test_an_extraction_of_clips_with_nothing_kept_names_the_broken_one_too(
 
 def test_a_study_of_images_takes_every_listed_one(place: Place, monkeypatch) -> None:
     assert place.images["skipped"] == []
-    assert {m["n"] for m in place.images["metrics"]} == {6}
+    assert counts(place.images) == {6}
     assert place.images["rows_written"] == 6 * ROWS
     # six images are too few for five folds: undefined with its reason, not zero
     probes = [m for m in place.images["metrics"] if m["name"].startswith("ridge R²")]
