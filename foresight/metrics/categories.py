@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from foresight.metrics.estimate import Estimate
+from foresight.metrics.judged import judged
 from foresight.metrics.neighbours import neighbour_order, within
 from foresight.metrics.space import FEWEST, Metric, Space, as_space, join_duplicates
-from foresight.metrics.statistics import calibrated, half_sample_error, interval, permutation_p
+from foresight.metrics.statistics import calibrated, half_sample_error
 from foresight.metrics.threads import one_thread
 
 
@@ -47,9 +48,9 @@ def silhouette(
         return silhouettes(narrow, hot).mean(axis=0, dtype=np.float64)
 
     null = _label_null(codes, drawn, permutations, seed)
-    return _estimate(
+    return judged(
         score(np.arange(len(space))),
-        half_sample_error(score, len(space), resamples=resamples, seed=seed),
+        float(half_sample_error(score, len(space), resamples=resamples, seed=seed)),
         null,
         n=n,
         g=len(space),
@@ -97,9 +98,11 @@ def cluster_purity(
         return float((_onehot(again, k).T @ _onehot(codes[s])).max(axis=1).sum() / len(s))
 
     null = _label_null(codes, purity_of, permutations, seed)
-    return _estimate(
+    return judged(
         float(purity_of(_onehot(codes))),
-        half_sample_error(half, len(space), resamples=resamples if 2 * k < len(space) else 0, seed=seed),
+        float(
+            half_sample_error(half, len(space), resamples=resamples if 2 * k < len(space) else 0, seed=seed)
+        ),
         null,
         n=n,
         g=len(space),
@@ -150,9 +153,13 @@ def knn_accuracy(
 
     hot = _onehot(codes)
     controls = {"majority": float(hot.mean(axis=0).max())}
-    return _estimate(
+    return judged(
         float(accuracy(order, hot)),
-        half_sample_error(half, len(space), resamples=resamples if k < len(space) // 2 - 1 else 0, seed=seed),
+        float(
+            half_sample_error(
+                half, len(space), resamples=resamples if k < len(space) // 2 - 1 else 0, seed=seed
+            )
+        ),
         _label_null(codes, lambda h: accuracy(order, h), permutations, seed),
         n=n,
         g=len(space),
@@ -198,17 +205,15 @@ def intra_class_variance(
     value, counts = float(share(gram, hot)), hot.sum(axis=0)
     per_class = (np.diag(gram) @ hot - _diagonal(gram, hot) / counts) / counts
     error = half_sample_error(half, len(space), resamples=resamples, seed=seed)
-    low, high = interval(value, float(error), len(space), bounds=(0.0, 1.0))
-    centre = float(null.mean()) if len(null) else math.nan
     chance = (len(space) - len(counts)) / (len(space) - 1)
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        null=centre,
-        p=permutation_p(value, null, greater=False),
+    return judged(
+        value,
+        float(error),
+        null,
         n=n,
-        n_effective=len(space),
+        g=len(space),
+        bounds=(0.0, 1.0),
+        greater=False,
         controls={"chance": chance, "calibrated": calibrated(value, chance, best=0.0)},
         detail={"per class": dict(zip(names, np.maximum(per_class, 0.0).tolist(), strict=True))},
     )
@@ -300,32 +305,6 @@ def _label_null(
         orders = [rng.permutation(len(hot)) for _ in range(min(at_once, permutations - start))]
         out.append(score(hot[np.stack(orders, axis=1)]))
     return np.concatenate(out) if out else np.empty(0)
-
-
-def _estimate(
-    value: float,
-    error: Any,
-    null: np.ndarray,
-    *,
-    n: int,
-    g: int,
-    bounds: tuple[float, float],
-    detail: Mapping[str, Any],
-    controls: Mapping[str, float] | None = None,
-) -> Estimate:
-    low, high = interval(value, float(error), g, bounds=bounds)
-    centre = float(null.mean()) if len(null) else math.nan
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        null=centre,
-        p=permutation_p(value, null),
-        n=n,
-        n_effective=g,
-        controls={"calibrated": calibrated(value, centre), **(controls or {})},
-        detail=detail,
-    )
 
 
 @one_thread()

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from foresight.metrics.estimate import Estimate
-from foresight.metrics.statistics import calibrated, gathered, half_sample_error, interval, permutation_p
+from foresight.metrics.judged import judged
+from foresight.metrics.statistics import gathered, half_sample_error
 
 NO_ORDER = "a centred kernel is zero: every sample is equally similar to every other"
 
@@ -44,17 +45,14 @@ def compared(
         return Estimate.undefined(NO_ORDER, n=n, n_effective=g)
     norm = math.sqrt(float(np.vdot(a, a))) * math.sqrt(float(np.vdot(b, b)))
     null = gathered(a, b, permutations=permutations, seed=seed)[:, 0] / norm
-    centre = float(null.mean()) if len(null) else math.nan
     error = float(half_sample_error(half, g, resamples=resamples, seed=seed))
-    low, high = interval(value, error, g, bounds=(-1, 1))
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        null=centre,
-        p=permutation_p(value, null),
+    return judged(
+        value,
+        error,
+        null,
         n=n,
-        n_effective=g,
-        controls={**controls, "calibrated": calibrated(value, centre)},
+        g=g,
+        bounds=(-1, 1),
+        controls=controls,
         detail={**detail, **({"null draws": null.tolist()} if keep_null else {})},
     )

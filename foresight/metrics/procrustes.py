@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from foresight.metrics.estimate import Estimate
+from foresight.metrics.judged import judged
 from foresight.metrics.space import FEWEST, Space, as_pair
-from foresight.metrics.statistics import calibrated, half_sample_error, interval, permutation_p
+from foresight.metrics.statistics import half_sample_error
 from foresight.metrics.threads import one_thread
 
 
@@ -54,25 +55,24 @@ def procrustes_distance(
     value = 2.0 - 2.0 * similarity
     rng = np.random.default_rng([seed, 3])
     null = np.array([2.0 - 2.0 * _similarity(pa[rng.permutation(g)], pb) for _ in range(permutations)])
-    centre = float(null.mean()) if len(null) else math.nan
 
     def half(s: np.ndarray) -> float:
         return 2.0 - 2.0 * _similarity(pa[s], pb[s])
 
     error = float(half_sample_error(half, g, resamples=resamples, seed=seed))
-    low, high = interval(value, error, g, bounds=(0.0, 2.0))
-    controls = {"calibrated": calibrated(value, centre, best=0.0)}
+    controls = {}
     if g < n:
         whole = _similarity(_points(first, components), _points(second, components))
         controls["ignoring groups"] = 2.0 - 2.0 * whole
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        null=centre,
-        p=permutation_p(value, null, greater=False),
+    return judged(
+        value,
+        error,
+        null,
         n=n,
-        n_effective=g,
+        g=g,
+        bounds=(0.0, 2.0),
+        greater=False,
+        best=0.0,
         controls=controls,
         detail={"disparity": 1.0 - similarity**2, "components": components},
     )
