@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 
 from foresight.metrics.rows import Rows
 from foresight.metrics.threads import one_thread
@@ -91,6 +92,16 @@ def over_pairs(
             return [visit([held[: start - origin] for held in panel], origin, cols, start), same]
 
         in_order(work, range(first, len(edges)), gather_each)
+
+
+def centred(mean: Float[np.ndarray, " feature"]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what takes `mean` off a block, in the block's precision."""
+    return lambda block: block - mean.astype(block.dtype)
+
+
+def dots(a: Float[np.ndarray, "row any"], b: Float[np.ndarray, "row any"]) -> Float[np.ndarray, " row"]:
+    """Return the inner product of each row of `a` with that of `b`, in float64."""
+    return np.einsum("ij,ij->i", a, b).astype(np.float64)
 
 
 def _stacked(blocks: Sequence[np.ndarray]) -> np.ndarray:

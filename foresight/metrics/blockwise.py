@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from foresight.metrics.blocks import Blocks, in_order, over_pairs
+from foresight.metrics.blocks import Blocks, centred, dots, in_order, over_pairs
 from foresight.metrics.cka import linear_cka
 from foresight.metrics.estimate import Estimate
+from foresight.metrics.hsic import biased_null, cka_of, hsic, hsic_sums
 from foresight.metrics.neighbours import chance_level, knn_overlap
 from foresight.metrics.pairs import NO_ORDER
 from foresight.metrics.rows import Rows, paired
@@ -49,13 +50,13 @@ def cka_blockwise(
     near = linear_cka(*sample, debiased=debiased, **options)
     if len(a) < FEWEST or not near.defined:
         return _counted(near, a)
-    sums = _hsic_sums(a, b, block)
+    sums = hsic_sums(a, b, block)
     values = {
-        name: _ratio(*(_hsic(pair, len(a), unbiased=name == "debiased") for pair in sums))
+        name: cka_of(*(hsic(pair, len(a), unbiased=name == "debiased") for pair in sums))
         for name in ("biased", "debiased")
     }
     value = values["debiased" if debiased else "biased"]
-    null = 0.0 if debiased else _biased_null(sums, len(a))
+    null = 0.0 if debiased else biased_null(sums, len(a))
     controls = {**values, "calibrated": calibrated(value, null)}
     return _scaled(near, value, a, len(sample[0]), bounds=(-1.0, 1.0), null=null, controls=controls)
 
@@ -231,7 +232,7 @@ class _Distances:
         if metric not in ("euclidean", "cosine"):
             raise ValueError(f"a metric is 'euclidean' or 'cosine', but got {metric!r}")
         mean = rows.mean(block) if metric == "euclidean" else None
-        self.blocks = Blocks(rows, _unit if mean is None else _centred(mean), block)
+        self.blocks = Blocks(rows, _unit if mean is None else centred(mean), block)
         self.power = 0.5 if metric == "euclidean" else 1.0
         ones = metric == "cosine"
         self.norms = np.ones(len(rows)) if ones else np.concatenate(_per_block(self.blocks, _lengths))
@@ -257,89 +258,6 @@ def _per_block(blocks: Blocks, measure: Callable[[np.ndarray], np.ndarray]) -> l
     out: list[np.ndarray] = []
     in_order(lambda i: measure(blocks(i)), range(len(blocks)), out.append)
     return out
-
-
-def _hsic_sums(a: Rows, b: Rows, block: int) -> list[dict[str, float]]:
-    """Return for xy, xx and yy the sums over rows from which biased and unbiased HSIC follow."""
-    sides = [Blocks(rows, _centred(rows.mean(block)), block) for rows in (a, b)]
-    n, p, q = len(a), a.width, b.width
-    by_features = p * p + q * q + p * q < n * (p + q) / 2 and 8 * (p * p + q * q + p * q) <= 2**30
-    products, (k, m) = (_by_features if by_features else _by_samples)(sides)
-    pairs = ((k, m), (k, k), (m, m))
-    return [
-        # the centred rows sum to 0, up to rounding of the mean, so a row of K without its diagonal sums to -k
-        {"products": s, "diagonal": float(u @ v), "left": float(u.sum()), "right": float(v.sum())}
-        for s, (u, v) in zip(products, pairs, strict=True)
-    ]
-
-
-_Sums = tuple[list[float], tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]]
-"""Sums of products of kernel entries for xy, xx and yy, and the diagonals of both kernels."""
-
-
-def _by_features(sides: Sequence[Blocks]) -> _Sums:
-    # Σ_ij K_ij L_ij = |XᵀY|²
-    p, q = (side.rows.width for side in sides)
-    sums = [np.zeros(shape) for shape in ((p, q), (p, p), (q, q))]
-    diagonals: list[list[np.ndarray]] = []
-
-    def products(i: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        x, y = (side(i) for side in sides)
-        return [x.T @ y, x.T @ x, y.T @ y], [_dots(x, x), _dots(y, y)]
-
-    def add(parts: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
-        for total, part in zip(sums, parts[0], strict=True):
-            total += part
-        diagonals.append(parts[1])
-
-    in_order(products, range(len(sides[0])), add)
-    return [float(np.vdot(s, s)) for s in sums], _joined(diagonals)
-
-
-def _by_samples(sides: Sequence[Blocks]) -> _Sums:
-    sums = np.zeros(3)
-    diagonals: list[list[np.ndarray]] = []
-
-    def visit(
-        rows: Sequence[np.ndarray], row: int, cols: Sequence[np.ndarray], col: int
-    ) -> tuple[Float[np.ndarray, " 3"], list[np.ndarray]]:
-        k, m = (u @ v.T for u, v in zip(rows, cols, strict=True))
-        twice = 1.0 if row == col else 2.0
-        # row by row: sums over rows are float64 even where a product is float32
-        found = np.array([twice * _dots(u, v).sum() for u, v in ((k, m), (k, k), (m, m))])
-        return found, [np.diagonal(s).astype(np.float64) for s in (k, m)] if row == col else []
-
-    def add(part: tuple[np.ndarray, list[np.ndarray]]) -> None:
-        np.add(sums, part[0], out=sums)
-        if part[1]:
-            diagonals.append(part[1])
-
-    over_pairs(sides, visit, add)
-    return sums.tolist(), _joined(diagonals)
-
-
-def _joined(diagonals: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    first, second = (np.concatenate(parts) for parts in zip(*diagonals, strict=True))
-    return first, second
-
-
-def _dots(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " row"]:
-    return np.einsum("ij,ij->i", a, b).astype(np.float64)
-
-
-def _hsic(sums: Mapping[str, float], n: int, *, unbiased: bool) -> float:
-    if not unbiased:
-        return sums["products"]
-    off = sums["products"] - sums["diagonal"]
-    return off - 2.0 / (n - 2) * sums["diagonal"] + sums["left"] * sums["right"] / ((n - 1) * (n - 2))
-
-
-def _ratio(xy: float, xx: float, yy: float) -> float:
-    return xy / math.sqrt(xx * yy) if xx > 0 and yy > 0 else math.nan
-
-
-def _biased_null(sums: Sequence[Mapping[str, float]], n: int) -> float:
-    return sums[0]["left"] * sums[0]["right"] / (n - 1) / math.sqrt(sums[1]["products"] * sums[2]["products"])
 
 
 def _common(
@@ -386,11 +304,7 @@ def _scaled(
 
 
 def _lengths(block: np.ndarray) -> Float[np.ndarray, " row"]:
-    return _dots(block, block)
-
-
-def _centred(mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda block: block - mean.astype(block.dtype)
+    return dots(block, block)
 
 
 def _unit(block: np.ndarray) -> np.ndarray:
