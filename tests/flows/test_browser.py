@@ -1,4 +1,4 @@
-"""Q1 asked for in a real browser: the form is filled, the run starts, and its page shows what came of it.
+"""Q1, Q2 and C1 asked for in a real browser: forms are filled, runs start, and their pages show what came of them.
 
 Needs Chromium, which no Python package brings: `make browser`. Skipped where there is none.
 """
@@ -27,6 +27,13 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
 PATIENCE_S = 400
+ASKED = {
+    "Samples": "8",
+    "Seed": "3",
+    "Vision-language models": "qwen2.5-vl-tiny@random0",
+    "Extraction points": "merged",
+}
+DECODER = {"Video decoder": "ltx-video-tiny@random0"}
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,7 +69,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.communicate(timeout=PATIENCE_S)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(url: str) -> Iterator[Page]:
     """A page that reaches this machine alone."""
 
@@ -90,12 +97,13 @@ def fill(page: Page, label: str, value: str) -> None:
         ".schema-form-property:has(> .p-label__header .schema-form-property__label"
         f':text-is("{label} (Optional)"))'
     ).first
-    kind = field.get_by_role("button", name="int", exact=True)
-    if kind.count():
-        kind.click()
-    box = field.locator("textarea, input").first
-    box.fill(value)
-    box.press("Tab")
+    boxes = field.locator("textarea, input")
+    for way_in in ("int", "Add item"):
+        button = field.get_by_role("button", name=way_in, exact=True)
+        if button.count() and (way_in == "int" or not boxes.count()):
+            button.click()
+    boxes.first.fill(value)
+    boxes.first.press("Tab")
 
 
 def submit(page: Page) -> str:
@@ -113,32 +121,93 @@ def submit(page: Page) -> str:
     raise AssertionError(said)
 
 
-def test_q1_is_filled_in_started_and_seen_to_its_end(url: str, page: Page) -> None:
-    deployment = ask(f"{url}/api/deployments/name/q1/q1-cpu")
-    page.goto(f"{url}/deployments/deployment/{deployment['id']}/run")
+def run_through_its_form(url: str, page: Page, experiment: str, values: dict[str, str]) -> str:
+    """Return the run that a filled form started, after its page said that it is completed."""
+    page.goto(f"{url}/deployments")
+    page.get_by_text(f"{experiment}-cpu", exact=True).first.click()
+    page.wait_for_url("**/deployments/deployment/*")
+    page.goto(f"{page.url.split('?')[0]}/run")
     page.get_by_text("Samples (Optional)").first.wait_for()
-    fill(page, "Samples", "8")
-    fill(page, "Seed", "3")
-    fill(page, "Video decoder", "ltx-video-tiny@random0")
-    fill(page, "Vision-language models", "qwen2.5-vl-tiny@random0")
+    for label, value in values.items():
+        fill(page, label, value)
     run = submit(page)
-    asked: dict[str, Any] = ask(f"{url}/api/flow_runs/{run}")["parameters"]["settings"]
-    assert (asked["samples"], asked["seed"]) == (8, 3)
-    assert (asked["vlm"], asked["decoder"]) == (["qwen2.5-vl-tiny@random0"], "ltx-video-tiny@random0")
-
     page.goto(f"{url}/runs/flow-run/{run}")
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     assert ask(f"{url}/api/flow_runs/{run}")["state"]["name"] == "Completed"
+    return run
+
+
+def open_artifact(url: str, page: Page, run: str, key: str) -> None:
+    page.goto(f"{url}/runs/flow-run/{run}")
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text(key, exact=True).first.click()
+
+
+def is_in_view(page: Page, column: str) -> bool:
+    """Return whether a column of a table, as wide as its widest cell, is whole: a page cuts what is too wide."""
+    header = page.get_by_role("columnheader", name=column, exact=True)
+    header.wait_for()
+    return bool(
+        header.evaluate(
+            """cell => {
+                const right = cell.getBoundingClientRect().right;
+                for (let around = cell.parentElement; around; around = around.parentElement)
+                    if (getComputedStyle(around).overflowX !== "visible" &&
+                        right > around.getBoundingClientRect().right + 1) return false;
+                return right <= innerWidth;
+            }"""
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def q1_run(url: str, page: Page) -> str:
+    """A finished run of Q1."""
+    return run_through_its_form(url, page, "q1", ASKED | DECODER)
+
+
+def test_q1_is_filled_in_started_and_seen_to_its_end(url: str, page: Page, q1_run: str) -> None:
+    asked: dict[str, Any] = ask(f"{url}/api/flow_runs/{q1_run}")["parameters"]["settings"]
+    assert (asked["samples"], asked["seed"]) == (8, 3)
+    assert (asked["vlm"], asked["points"]) == (["qwen2.5-vl-tiny@random0"], ["merged"])
+    assert asked["decoder"] == "ltx-video-tiny@random0"
+
+    page.goto(f"{url}/runs/flow-run/{q1_run}")
     page.get_by_text("Artifacts", exact=True).first.click()
     for key in ("q1-plan", "q1-result", "q1-report", "q1-metrics"):
         expect(page.get_by_text(key, exact=True).first).to_be_visible()
     page.get_by_text("q1-result", exact=True).first.click()
     for told in ("95 % interval", "Open questions:"):
         expect(page.get_by_text(told, exact=True).first).to_be_visible()
-    page.goto(f"{url}/runs/flow-run/{run}")
+    page.goto(f"{url}/runs/flow-run/{q1_run}")
     page.get_by_text("Task Runs", exact=True).first.click()
     expect(page.get_by_text("Q1.D decision", exact=True).first).to_be_visible()
-    _all_settled(url, run)
+    _all_settled(url, q1_run)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "values", "figure"),
+    [("q2", ASKED, "q2-2-boxes-q2-2"), ("c1", ASKED | DECODER, "c1-1-projections")],
+)
+def test_q2_and_c1_start_from_their_forms_and_read_the_latents_of_q1(
+    url: str, page: Page, q1_run: str, experiment: str, values: dict[str, str], figure: str
+) -> None:
+    run = run_through_its_form(url, page, experiment, values)
+    open_artifact(url, page, run, f"{experiment}-result")
+    expect(page.get_by_text("95 % interval", exact=True).first).to_be_visible()
+    expect(page.get_by_text("; 0 forward passes, 0 rows written, ").first).to_be_visible()
+    open_artifact(url, page, run, figure)
+    picture = page.locator("img[src^='data:image/png']")
+    picture.wait_for()
+    assert picture.evaluate("picture => picture.naturalWidth") > 300
+
+
+@pytest.mark.parametrize(("table", "column"), [("q1-plan", "why"), ("q1-metrics", "95 % interval")])
+def test_what_is_read_first_in_a_table_is_not_cut(
+    url: str, page: Page, q1_run: str, table: str, column: str
+) -> None:
+    open_artifact(url, page, q1_run, table)
+    assert is_in_view(page, column)
 
 
 def _all_settled(url: str, run: str) -> None:
