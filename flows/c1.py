@@ -1,6 +1,6 @@
 """C1: are a vision-language model's latents enough to rebuild the picture through a video decoder?"""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -35,6 +35,13 @@ class Settings(AlignmentSettings):
         min_length=1,
         title="Adapters",
         description="What is trained: linear, mlp:WIDTH or residual:WIDTH; the last is the pipeline's.",
+    )
+
+    ablations: Literal["one-at-a-time", "cross"] = Field(
+        "one-at-a-time",
+        title="Ablations",
+        description="one-at-a-time: the point, the adapter or the share of samples is changed around the pipeline; "
+        "cross: every point with every adapter and every share, about four times as many trainings.",
     )
 
     @field_validator("adapters")
@@ -72,9 +79,9 @@ def stages(settings: Settings, house: House) -> list[Any]:
     patches, locates = _locates(
         settings, house, [s for s in sources if s.variant == TRAINED or s.extract in vlm], twins
     )
-    best, layers, sizes, counts, twin = _adapters(settings, decoder, rebuilds)
+    best, twin, others = _adapters(settings, decoder, rebuilds)
     pipeline = Adapted(row="C1.5", title="pipeline", runs=(best, *twin), probe=probe)
-    ablations = Adapted(row="C1.6", title="ablations", runs=(*layers, *sizes, *counts, best), probe=probe)
+    ablations = Adapted(row="C1.6", title="ablations", runs=(*others, best), probe=probe)
     decide = Decide(probe=probe, pipeline=pipeline, locates=locates)
     report = C1Report(
         projection=projection,
@@ -89,7 +96,7 @@ def stages(settings: Settings, house: House) -> list[Any]:
     return [
         Ingest(), *model_stages([decoder, *vlm, *copies]), references, projection,
         *{r.name: r for r in rebuilds}.values(), probe, merger,
-        *patches, *locates, *layers, best, *twin, *sizes, *counts, pipeline, ablations, decide, report,
+        *patches, *locates, best, *twin, *others, pipeline, ablations, decide, report,
     ]  # fmt: skip
 
 
@@ -115,25 +122,33 @@ def _locates(
 
 def _adapters(
     settings: Settings, decoder: Extract, rebuilds: tuple[Rebuild, ...]
-) -> tuple[Adapt, tuple[Adapt, ...], tuple[Adapt, ...], tuple[Adapt, ...], tuple[Adapt, ...]]:
-    """Return the pipeline's adapter at the best point, and one factor changed at a time around it.
+) -> tuple[Adapt, tuple[Adapt, ...], tuple[Adapt, ...]]:
+    """Return the pipeline's adapter at the best point, the same on random weights where there are, and the ablations.
 
-    By point, by design and by training samples; last the pipeline's on random weights, where there are.
+    One factor at a time: by point, by design, by training samples, around the first. Crossed: every point with every
+    design and share. Either way a training that two of them share is done once.
     """
     held = trained(rebuilds)
     twins = tuple(r for r in rebuilds if r not in held)
-    *others, base = (parse(text) for text in settings.adapters)
+    designs = [parse(text) for text in settings.adapters]
+    base = designs[-1]
     shared: dict[str, Any] = {"decoder": decoder, "seed": settings.seed}
 
     def adapt(label: str, design: Any, share: float, candidates: tuple[Rebuild, ...], **more: Any) -> Adapt:
         return Adapt(label=label, design=design, share=share, candidates=candidates, **shared, **more)
 
-    layers = tuple(adapt(f"{r.source.extract.ref.short} {r.source.point}", base, 1.0, (r,)) for r in held)
-    sizes = tuple(adapt("best", design, 1.0, held) for design in others)
-    counts = tuple(adapt("best", base, share, held) for share in SHARES if share < 1)
+    def at(one: Rebuild, design: Any, share: float) -> Adapt:
+        return adapt(f"{one.source.extract.ref.short} {one.source.point}", design, share, (one,))
+
+    if settings.ablations == "cross":
+        others = [at(r, design, share) for r in held for design in designs for share in SHARES]
+    else:
+        others = [at(r, base, 1.0) for r in held]
+        others += [adapt("best", design, 1.0, held) for design in designs[:-1]]
+        others += [adapt("best", base, share, held) for share in SHARES if share < 1]
     # weights are drawn anew for a copy, so it has a twin at every point or at none
     twin = (adapt("random weights", base, 1.0, held, twins=twins),) if len(twins) == len(held) else ()
-    return adapt("best", base, 1.0, held), layers, sizes, counts, twin
+    return adapt("best", base, 1.0, held), twin, tuple(others)
 
 
 def _sources(vlm: tuple[Extract, ...], copies: tuple[Extract, ...]) -> list[Source]:

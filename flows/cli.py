@@ -72,6 +72,11 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--adapters", metavar="A,A,…", help="c1: linear, mlp:WIDTH, residual:WIDTH; the last is used."
         ),
+        click.option(
+            "--ablations",
+            type=click.Choice(["one-at-a-time", "cross"]),
+            help="c1: what C1.6 varies; cross is every point with every adapter and share.",
+        ),
         click.option("--dtype", type=click.Choice(["card", "float32", "float16", "bfloat16"])),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"])),
         click.option("--attention", type=click.Choice(["auto", "flash_attention_2", "sdpa", "eager"])),

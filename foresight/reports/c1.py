@@ -9,6 +9,7 @@ from typing import Any
 
 from foresight.probes import CONSTANT, PATCHES
 from foresight.reports import c1_pictures, figures
+from foresight.reports.c1_ablations import ablations
 from foresight.reports.page import Figure, Headline, Report, Section, Table, Tile, number_text
 from foresight.reports.q1_words import changes_for, with_interval
 from foresight.reports.recipes import models_table, recipes_table
@@ -46,8 +47,8 @@ ABOUT = {
     "C1.5": "An adapter trained on stored latents takes the tokens of the best point to the decoder's latent, and the "
     "decoder makes pixels. These are the numbers that are judged. The linear probe at the same point stands among the "
     "controls.",
-    "C1.6": "One factor is changed at a time around the pipeline: the point, the adapter, the share of training "
-    "samples. Every run has the same training budget and the same scored pictures.",
+    "C1.6": "The point, the adapter and the share of training samples: one changed at a time around the pipeline, or "
+    "all crossed, as was asked. Every run has the same training budget and the same scored pictures.",
 }
 JUDGED = {"SSIM": "c1.ssim", "LPIPS": "c1.lpips"}
 
@@ -179,7 +180,7 @@ def _section(inputs: C1Inputs, row: str) -> Section:
     if row == "C1.5":
         text += [_said(m) for m in said]
     if row == "C1.6" and measured:
-        pictures += _ablations(measured)
+        pictures += ablations(measured, best=str(inputs.decision["best_point"]))
     if row == "C1.4" and measured:
         text += [_place(m) for m in said if _is_best(inputs, m) and m["name"] == "spatial IoU"]
         limits = {v["title"].lower(): v["threshold"] for v in inputs.decision["verdicts"]}
@@ -207,34 +208,6 @@ def _paths(measured: Sequence[Row]) -> list[list[Row]]:
             path = [m for m in trained if m["name"] == name and m["model"] == model]
             if len(path) > 1:
                 found.append(path)
-    return found
-
-
-def _ablations(measured: Sequence[Row]) -> list[Figure]:
-    """Return, for the distance and the R², every run as a dot with its interval, points first."""
-    found = []
-    for name in dict.fromkeys(str(m["name"]) for m in measured):
-        if name in ("SSIM", "PSNR (dB)"):
-            continue
-        mine = [m for m in measured if m["name"] == name]
-        bars = [
-            figures.Bar(
-                label=f"{m['point']} {m['detail']['design']} n={m['detail']['trained on']}",
-                value=_real(m["value"]),
-                low=_real(m["low"]),
-                high=_real(m["high"]),
-            )
-            for m in mine
-        ]
-        found.append(
-            Figure.of(
-                figures.probe_dots(bars, xlabel=name),
-                name=f"ablations-{file_name(name)}",
-                alt=f"{name} by run: " + "; ".join(f"{b.label} {number_text(b.value)}" for b in bars),
-                caption=f"{name} of every run on the same {mine[0]['n']} scored samples; lines are 95 % intervals over "
-                "groups.",
-            )
-        )
     return found
 
 

@@ -104,6 +104,20 @@ def test_ablations_change_one_factor_at_a_time(ran: tuple[Path, dict[str, Any]])
     assert set(sizes) == set(ADAPTERS)
 
 
+def test_crossed_ablations_are_every_point_adapter_and_share_and_what_is_trained_stays(
+    ran: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ran[0] / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    looks = {look.name: look.state for look in planned(c1, settings(ablations="cross"))}
+    crossed = {
+        f"adapter qwen2.5-vl-tiny {point} {design}{share}"
+        for point in POINTS for design in ADAPTERS for share in ("", " 0.5", " 0.25")
+    }  # fmt: skip
+    assert crossed <= looks.keys()
+    assert sum(looks[name] == "ready" for name in crossed) == 5
+
+
 def test_the_distance_is_not_called_lpips_and_not_judged_without_the_published_network(
     ran: tuple[Path, dict[str, Any]],
 ) -> None:
