@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,26 @@ def clock(work: Callable[[], Any], repeat: int) -> tuple[float, float, Any]:
         spent = (time.process_time() - cpu, time.perf_counter() - wall)
         best = min(best, spent)
     return *best, out
+
+
+def in_turn(
+    sides: dict[str, Callable[[], float]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Return the CPU seconds of each side in every round, one after the other, and each side's value.
+
+    A round that does not count goes before; a side whose library is not installed is told and left out.
+    """
+    values: dict[str, float] = {}
+    for name, work in sides.items():
+        try:
+            values[name] = work()
+        except ImportError as missing:
+            print(f"  {name:36s} not installed: {missing.name}")
+    seconds: dict[str, list[float]] = {name: [] for name in values}
+    for _ in range(rounds):
+        for name in values:
+            seconds[name].append(clock(sides[name], 1)[0])
+    return seconds, values
 
 
 def planted(n: int, widths: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -286,7 +308,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--widths", type=int, nargs=2, default=(3584, 8192))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--block", type=int, default=1024)
     parser.add_argument("--slow", action="store_true", help="also scikit-learn's RidgeCV, about 100 s")
     parser.add_argument("--large", action="store_true", help="only the blockwise measures, with their memory")
@@ -301,6 +323,9 @@ def main() -> None:
     if args.child:
         child(args.child, args.paths, args.block, args.cap)
         return
+    for peer in ("torch", "faiss"):  # libraries that are loaded later keep their own threads
+        with suppress(ImportError):
+            import_module(peer)
     with threadpool_limits(args.threads):
         if args.large:
             large(args.samples, widths, args.block, args.folder, args.cap)
@@ -310,15 +335,12 @@ def main() -> None:
             f"n={args.samples}, widths {widths}, float32, {args.threads} thread(s); ratio = ours / theirs\n"
         )
         for name, sides in against(x, y, labels, slow=args.slow).items():
-            ours, _, value = clock(sides.pop("ours"), args.repeat)
-            print(f"{name:38s} ours {ours:7.3f} s = {value:.6f}")
-            for peer, work in sides.items():
-                try:
-                    theirs, _, other = clock(work, args.repeat)
-                except ImportError as missing:
-                    print(f"  {peer:36s} not installed: {missing.name}")
-                    continue
-                print(f"  {peer:36s}      {theirs:7.3f} s = {other:.6f}   ratio {ours / theirs:.2f}")
+            seconds, values = in_turn(sides, args.repeat)
+            ours = seconds.pop("ours")
+            print(f"{name:38s} ours {min(ours):7.3f} s = {values['ours']:.6f}")
+            for peer, theirs in seconds.items():
+                ratio = np.median(np.array(ours) / theirs)
+                print(f"  {peer:36s}      {min(theirs):7.3f} s = {values[peer]:.6f}   ratio {ratio:.2f}")
         print("\none Q1 point with intervals and nulls:")
         total = 0.0
         for name, work in q1(x, y, labels).items():
