@@ -211,11 +211,13 @@ def projections(
                     label=literal(name, 24),
                 )
         handles, texts = grid.flat[0].get_legend_handles_labels()
+        # inches of an entry: its mark and the space around it, and its letters
+        entry = 0.6 + 0.075 * max(map(len, texts), default=0)
         box = canvas.legend(
             handles,
             texts,
             loc="outside lower center",
-            ncols=min(len(names), 2 + 2 * columns),
+            ncols=max(1, min(len(names), 2 + 2 * columns, int(3.1 * columns / entry))),
             frameon=False,
             fontsize=8.5,
             markerscale=1.5,

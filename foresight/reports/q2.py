@@ -174,10 +174,11 @@ def _said(lead: Sequence[Row]) -> str:
         return ""
     controls = top["controls"]
     floor = max(controls[name] for name in FLOORS)
+    of_points = f", the highest of {len(lead)} points" if len(lead) > 1 else ""
     text = (
-        f"{capitalised(str(top['name']))} is {number_text(top['value'])} at {top['point']}, the highest of "
-        f"{len(lead)} points; no control without the grid gives more than {number_text(floor)} there, random "
-        f"weights give {number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
+        f"{capitalised(str(top['name']))} is {number_text(top['value'])} at {top['point']}{of_points}; no control "
+        f"without the grid gives more than {number_text(floor)} there, random weights give "
+        f"{number_text(controls[RANDOM])}, and the pixels themselves {number_text(controls[PATCHES])}."
     )
     blind = [str(m["point"]) for m in lead if m["detail"]["knows places"] is False]
     if blind:

@@ -15,6 +15,8 @@ from foresight.reports.style import Picture, Theme, literal
 
 SIDE, GAP, LEFT = 1.0, 0.08, 1.3
 """Inches: a picture, the space around it, and the names of the lines."""
+NOTED = 4.3
+"""Inches that the names of the colours need."""
 TRUTH, FOUND = "#FFFFFF", "#E69F00"
 
 
@@ -72,6 +74,7 @@ def _sheet(theme: Theme, lines: Sequence[tuple[str, Sequence[Any]]], *, note: fl
     if not lines or not all(items for _, items in lines):
         raise ValueError("a gallery shows at least one picture a line, but got none; leave the figure out")
     width = LEFT + max(len(items) for _, items in lines) * (SIDE + GAP)
+    width = max(width, NOTED) if note else width
     height = GAP + len(lines) * (SIDE + GAP) + note
     canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
     axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))

@@ -77,6 +77,16 @@ def test_the_name_of_an_axis_is_whole_whatever_its_ticks_are(low):
     assert (drawn[:, :4] == 255).all()
 
 
+@pytest.mark.parametrize("panels", [1, 3])
+def test_the_names_of_all_labels_are_whole_below_few_panels(panels):
+    labels = [f"a label of {n} letters" for n in range(10, 16)]
+    panel = {"xy": np.random.default_rng(0).normal(size=(6, 2)), "explained": (0.6, 0.2)}
+    picture = figures.projections({f"vit.{i}": panel for i in range(panels)}, labels)
+    drawn = np.asarray(Image.open(io.BytesIO(picture.png())).convert("L"))
+    assert (drawn[:, -4:] == 255).all()
+    assert (drawn[:, :4] == 255).all()
+
+
 def test_the_dark_theme_is_dark():
     def brightness(png):
         with Image.open(io.BytesIO(png)) as image:

@@ -71,6 +71,14 @@ def test_the_page_says_where_places_are_read_and_where_they_are_lost(inputs: Q2I
         assert control in page
 
 
+@pytest.mark.parametrize("samples", [1, 2, 8])
+def test_what_the_colours_of_boxes_mean_is_whole_below_few_samples(samples: int) -> None:
+    item = {"picture": png(0), "truth": [[0.1, 0.1, 0.5, 0.5]], "found": [[0.2, 0.1, 0.6, 0.5]]}
+    picture = q2_pictures.boxes([("patch", [item] * samples)])
+    drawn = np.asarray(Image.open(io.BytesIO(picture.png())).convert("L"))
+    assert (drawn[-40:, -4:] == 255).all()
+
+
 def test_the_only_model_is_not_repeated_in_every_line(inputs: Q2Inputs) -> None:
     page = render(build_q2_report(inputs))
     assert "&lt;b&gt;m&lt;/b&gt; · patch" not in page
