@@ -70,7 +70,10 @@ def test_the_data_inside_the_page_cannot_end_its_script_and_reads_back(page):
     text = re.search(r'<script type="application/json" id="data-Q1\.1">(.*?)</script>', page, re.S).group(1)
     data = json.loads(text)
     assert data["keys"][0] == HOSTILE
-    assert [p["point"] for p in data["panels"]] == [*POINTS, *(f"{p}, t-SNE" for p in POINTS)]
+    assert [p["point"] for p in data["panels"]] == [
+        *POINTS,
+        *(f"{p}, {method}" for method in ("t-SNE", "UMAP") for p in POINTS),
+    ]
 
 
 @pytest.mark.slow
