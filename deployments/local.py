@@ -51,7 +51,8 @@ def main(port: int) -> None:
                 click.echo(
                     "no GPU here: everything runs on the cpu pool; the gpu pool waits for a worker elsewhere"
                 )
-            click.echo(f"open http://{HOST}:{port}/deployments and run {' or '.join(names)}; Ctrl-C stops it")
+            listed = " or ".join(name.split("/")[1] for name in names)
+            click.echo(f"open http://{HOST}:{port}/deployments and run {listed}; Ctrl-C stops it")
             while server.poll() is None and all(worker.poll() is None for worker in workers):
                 time.sleep(0.5)
             click.echo(
