@@ -1,12 +1,13 @@
 """An operation whose numbers move must raise its version: pinned toy inputs, pinned numbers.
 
-After raising a version, `python -m tests.tasks.test_versions` pins the new numbers in operations.json.
+After raising a version, `python -m tests.tasks.test_versions OPERATION …` pins the new numbers in operations.json.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import chdir
@@ -23,14 +24,15 @@ from foresight.models import ModelRef, zoo
 from foresight.studies import alignment
 from foresight.studies.alignment import RANDOM, TRAINED, Latent, Spaces
 from foresight.studies.position import Placed, position_probe
-from tasks import decoded, extract, measure, position, publish
+from tasks import adapt, c1, decoded, extract, locate, measure, position, publish, reconstruct, spatial
 from tests.conftest import frames_of, quickly_trained
 from tests.tasks.planted import planted, work
+from tests.tasks.studied import STUDIES, ran, studied
 
 pytestmark = pytest.mark.slow
 
 PINNED = Path(__file__).with_name("operations.json")
-UNPINNED = {"latents", "weights", "run", "q1.1.layouts", "q1.report"}
+UNPINNED = {"latents", "weights", "run", "q1.1.layouts", "q1.report", "q2.report", "c1.report"}
 """Records of what is there, pictures that no number is read off, and a page made of numbers pinned elsewhere."""
 
 CLOSE = {"rel_tol": 2e-3, "abs_tol": 2e-4}
@@ -165,6 +167,19 @@ def loaded(card: str) -> tuple[Any, models.Card]:
     return model, ref.card
 
 
+SPATIAL = {
+    **{name.lower(): version for name, version in spatial.VERSIONS.items()},
+    **{f"{name.lower()}.patches": spatial.VERSIONS[name] for name in spatial.TITLES},
+    **{name.lower(): version for name, version in c1.VERSIONS.items()},
+    "c1.references": reconstruct.REFERENCES_VERSION,
+    "c1.rebuild": reconstruct.REBUILD_VERSION,
+    "c1.4": locate.VERSION,
+    "c1.4.patches": locate.VERSION,
+    "c1.adapter": adapt.TRAIN_VERSION,
+    "c1.adapted": adapt.ADAPTED_VERSION,
+}
+"""Versions of the operations of Q2 and C1."""
+
 OPERATIONS: dict[str, tuple[int, Callable[[], Numbers]]] = {
     **{r.lower(): (measure.VERSIONS[r], row(r)) for r in measure.TITLES},
     "q1.4.positions": (position.VERSION, positions),
@@ -172,6 +187,7 @@ OPERATIONS: dict[str, tuple[int, Callable[[], Numbers]]] = {
     "q1.d": (measure.VERSIONS["Q1.D"], composite),
     "extract qwen2.5-vl-tiny": (extract.VERSION, read("qwen2.5-vl-tiny")),
     "extract ltx-video-tiny": (extract.VERSION, read("ltx-video-tiny")),
+    **{name: (version, studied(name)) for name, version in SPATIAL.items()},
     "decode-examples": (publish.EXAMPLES_VERSION, decode),
     "zoo": (zoo.VERSION, train),
 }
@@ -200,7 +216,7 @@ def test_numbers_move_only_with_the_version(operation: str) -> None:
         )
     else:
         raise AssertionError(
-            f"{operation} is at version {version}: pin it with `python -m tests.tasks.test_versions`"
+            f"{operation} is at version {version}: pin it with `python -m tests.tasks.test_versions {operation}`"
         )
 
 
@@ -221,8 +237,14 @@ def test_every_operation_a_run_records_is_pinned(workplace: Path, quick_zoo: Non
     assert recorded - UNPINNED <= {name.split()[0] for name in OPERATIONS}
 
 
+def test_every_operation_of_q2_and_c1_is_pinned() -> None:
+    assert {operation for study in STUDIES for operation in ran(study)} == set(SPATIAL)
+
+
 if __name__ == "__main__":
-    found = {
-        name: {"version": version, "numbers": compute()} for name, (version, compute) in OPERATIONS.items()
-    }
-    PINNED.write_text(json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    pinned = json.loads(PINNED.read_text())
+    for name in sys.argv[1:] or OPERATIONS:
+        version, compute = OPERATIONS[name]
+        pinned[name] = {"version": version, "numbers": compute()}
+    kept = {name: pinned[name] for name in OPERATIONS}
+    PINNED.write_text(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
