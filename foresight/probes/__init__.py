@@ -26,10 +26,11 @@ from foresight.probes.grids import (
     shuffled,
 )
 from foresight.probes.motion import hits, motion_probe
-from foresight.probes.rebuild import RADIUS_PX, edge_f1, rebuilt
+from foresight.probes.rebuild import BLOCK, RADIUS_PX, edge_f1, rebuilt, rebuilt_parts
 from foresight.probes.sets import constant_set, set_probe
 
 __all__ = [
+    "BLOCK",
     "CONSTANT",
     "CONTROLS",
     "FIT_TOKENS",
@@ -63,6 +64,7 @@ __all__ = [
     "motion_probe",
     "patches",
     "rebuilt",
+    "rebuilt_parts",
     "reduced",
     "set_probe",
     "shuffled",

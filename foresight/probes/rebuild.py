@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
@@ -19,7 +21,14 @@ BLOCK = 64
 def rebuilt(
     train: TokenGrids, pixels: UInt8[np.ndarray, "sample row col 3"], test: TokenGrids
 ) -> Float[np.ndarray, "sample row col 3"]:
-    """Return the pictures a ridge from each token to its cell's pixels gives of `test`, in [0, 1].
+    """Return the pictures of `rebuilt_parts` together."""
+    return np.concatenate(list(rebuilt_parts(train, pixels, test)))
+
+
+def rebuilt_parts(
+    train: TokenGrids, pixels: UInt8[np.ndarray, "sample row col 3"], test: TokenGrids
+) -> Iterator[Float[np.ndarray, "sample row col 3"]]:
+    """Yield the pictures a ridge from each token to its cell's pixels gives of `test`, in [0, 1], `BLOCK` at a time.
 
     One map for all cells, learnt from `train` with the pictures `pixels`; closed form, no step size and no seed.
     Grids of one time step. Sides that the grid does not divide come back at the nearest that it does.
@@ -40,12 +49,10 @@ def rebuilt(
     ridge = PENALTY * inner[-1, -1] * np.eye(width)
     ridge[-1, -1] = 0.0  # the mean is not held back
     solved = np.linalg.lstsq(inner + ridge, outer, rcond=None)[0]
-    found = [
-        joined((_with_one(test.values[i : i + BLOCK]) @ solved).reshape(-1, *test.shape, solved.shape[1]),
-               pixels.shape[1:3])
-        for i in range(0, len(test), BLOCK)
-    ]  # fmt: skip
-    return np.clip(np.concatenate(found), 0.0, 1.0)
+    for start in range(0, len(test), BLOCK):
+        read = _with_one(test.values[start : start + BLOCK]) @ solved
+        cut = read.reshape(-1, *test.shape, solved.shape[1])
+        yield np.clip(joined(cut, pixels.shape[1:3]), 0.0, 1.0)
 
 
 def joined(

@@ -7,8 +7,9 @@ the pixels themselves give on the same grid (`ceiling`) is measured once a grid 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from foresight.metrics.perceptual import FEWEST_PX, perceptual
 from foresight.metrics.statistics import grouped_split
 from foresight.metrics.threads import one_thread
 from foresight.probes import (
+    BLOCK,
     CONSTANT,
     PATCHES,
     POOLED,
@@ -40,7 +42,7 @@ from foresight.probes import (
     iou,
     mean_pooled,
     motion_probe,
-    rebuilt,
+    rebuilt_parts,
     set_probe,
     shuffled,
 )
@@ -55,6 +57,8 @@ TEST = 0.3
 """Share of the groups that probes never see."""
 CAPACITIES = (0, 16, 256)
 """Hidden features the box probe is trained with once more, besides the one it is reported with."""
+BAND_PX = 32
+"""Rows of all training pictures that are averaged at once."""
 LOWER_IS_BETTER = ("LPIPS", "perceptual distance", "centre error", "size error")
 
 
@@ -194,23 +198,34 @@ def _constant_objects(train: Truth, test: Truth, _: TokenGrids) -> Scores:
 def _pictures(
     tokens: TokenGrids, truth: Truth, test: TokenGrids, wanted: Truth, _: int
 ) -> tuple[Scores, Any]:
-    given = rebuilt(tokens, truth.values, test)
-    return _picture_scores(given, _target(wanted, given.shape)), given
+    """Return the scores of all test samples, and the first of their pictures."""
+    parts = rebuilt_parts(tokens, truth.values, test)
+    first = next(parts)
+    return _picture_scores(itertools.chain([first], parts), wanted), first
 
 
 def _constant_picture(train: Truth, test: Truth, tokens: TokenGrids) -> Scores:
     shape = rebuilt_shape(tokens, train.values.shape[1:3])
-    mean = _target(train, shape).mean(axis=0)
-    true = _target(test, shape)
-    return _picture_scores(np.tile(mean, (len(true), 1, 1, 1)), true)
+    bands = (slice(start, start + BAND_PX) for start in range(0, shape[1], BAND_PX))
+    # band by band: all training pictures as floats would be four times what they are kept in
+    mean = np.concatenate([_target(train.values, shape, band).mean(axis=0) for band in bands])
+    counts = (len(test.values[i : i + BLOCK]) for i in range(0, len(test), BLOCK))
+    return _picture_scores((np.tile(mean, (n, 1, 1, 1)) for n in counts), test)
 
 
-def _picture_scores(given: np.ndarray, true: np.ndarray) -> Scores:
+def _picture_scores(parts: Iterable[np.ndarray], wanted: Truth) -> Scores:
+    """Return the scores of pictures given a few at a time, in the order of the truth."""
     net = perceptual()
-    scores: Scores = {"edge F1": edge_f1(given, true)}
-    if min(true.shape[1:3]) >= FEWEST_PX:
-        scores[net.name] = net(np.ascontiguousarray(given[:, None]), np.ascontiguousarray(true[:, None]))
-    return scores
+    found: dict[str, list[np.ndarray]] = {}
+    at = 0
+    for given in parts:
+        true = _target(wanted.values[at : at + len(given)], given.shape)
+        at += len(given)
+        found.setdefault("edge F1", []).append(edge_f1(given, true))
+        if min(true.shape[1:3]) >= FEWEST_PX:
+            pair = (np.ascontiguousarray(side[:, None]) for side in (given, true))
+            found.setdefault(net.name, []).append(net(*pair))
+    return {name: np.concatenate(scores) for name, scores in found.items()}
 
 
 @one_torch_thread()
@@ -265,13 +280,13 @@ def rebuilt_shape(tokens: TokenGrids, size: tuple[int, int]) -> tuple[int, int, 
     return len(tokens), rows * max(1, round(size[0] / rows)), cols * max(1, round(size[1] / cols)), 3
 
 
-def _target(truth: Truth, shape: Sequence[int]) -> np.ndarray:
-    """Return the true pictures at the size they are rebuilt at, in [0, 1]."""
-    pixels = truth.values
-    down = ((np.arange(shape[1]) + 0.5) * pixels.shape[1] / shape[1]).astype(int)
+def _target(pixels: np.ndarray, shape: Sequence[int], rows: slice = slice(None)) -> np.ndarray:
+    """Return true pictures, or some rows of them, at the size they are rebuilt at, in [0, 1]."""
+    down = ((np.arange(shape[1])[rows] + 0.5) * pixels.shape[1] / shape[1]).astype(int)
     across = ((np.arange(shape[2]) + 0.5) * pixels.shape[2] / shape[2]).astype(int)
     same = pixels.shape[1:3] == tuple(shape[1:3])
-    found: np.ndarray = (pixels if same else pixels[:, down][:, :, across]).astype(np.float32) / 255.0
+    chosen = pixels[:, rows] if same else pixels[:, down][:, :, across]
+    found: np.ndarray = chosen.astype(np.float32) / 255.0
     return found
 
 
