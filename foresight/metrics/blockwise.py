@@ -238,9 +238,12 @@ class _Distances:
         self.norms = np.ones(len(rows)) if ones else np.concatenate(_per_block(self.blocks, _lengths))
         self.halves = self.norms / 2
         self.largest = 4.0 * float(self.norms.max())
+        self._kept: Int[np.ndarray, " pair"] | None = None
 
     def bins(self, rows: np.ndarray, row: int, cols: np.ndarray, col: int) -> Int[np.ndarray, " pair"]:
-        """Return the bin of each pair of different rows, every pair once."""
+        """Return the bin of each pair of different rows, every pair once; kept where all rows are one block."""
+        if self._kept is not None:
+            return self._kept
         squared = (rows @ cols.T).astype(np.float64)
         squared *= -2.0
         squared += self.norms[row : row + len(rows), None]
@@ -251,7 +254,10 @@ class _Distances:
         if self.power == 0.5:
             np.sqrt(pairs, out=pairs)
         pairs *= BINS
-        return np.minimum(pairs.astype(np.int32), BINS - 1)
+        found = np.minimum(pairs.astype(np.int32), BINS - 1)
+        if len(self.blocks) == 1:
+            self._kept = found
+        return found
 
 
 def _per_block(blocks: Blocks, measure: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
