@@ -5,6 +5,18 @@ CPU seconds of this process; a ratio below 1 means ours is faster. Both sides gi
 printed; nulls, intervals and noise controls, which the others do not have, are left out of these times. `q1` is
 everything one Q1 point needs, with intervals and permutation nulls.
 
+21 November 2026, one thread of a busy AMD EPYC, median ratio of 2 to 15 rounds taken in turn, to the fastest other:
+
+    samples, widths          CKA, biased       Recall@10      Spearman, in blocks   ridge probe
+    1,000 x 3,584, 8,192     numpy f32  1.0    sklearn 1.0    numpy f32  0.7        numpy f32  0.6
+    1,000 x 256, 128         numpy f32  0.7    faiss   1.9    numpy f32  0.4        numpy f32  1.7, f64 1.4
+    10,000 x 256, 128        numpy f32  0.02   faiss   2.5    numpy f32  0.14       numpy f32  3.7
+
+Slower where faiss has narrow rows: Recall@10 settles ties and gives mean reciprocal ranks as well; at 10,000 it is
+`knn_blockwise`, which does not. Slower where ridge has narrow rows: the probe fits in float64 and measures three
+untrained maps on the way; scikit-learn's RidgeCV takes twice as long as the probe. `rsa_spearman` itself ranks
+distances in float64: 1.5 of numpy in float32 at 3,584 and 8,192 and 0.9 of it in float64, 1.1 at 256 and 128.
+
 2 x 100,000 x 4,096 float32 on disk (`--large`, 21 November 2026, two cores of an AMD EPYC that had seven to ten times
 as much work): CKA 111 s of CPU, 530 s of wall clock, peak 1.3 GiB; neighbour overlap at k = 10 1,005 s, 3,354 s and
 0.9 GiB.
