@@ -36,6 +36,6 @@ def test_equal_rows_have_equal_numbers_in_order_of_first_appearance(width: int, 
     assert Space(x).row_ids.tolist() == [0, 1, 2, 3, 4]
     x[3] = x[1]
     assert Space(x).row_ids.tolist() == [0, 1, 2, 1, 3]
-    late = np.zeros((3, width), dtype)
+    late = np.zeros_like(x[:3])
     late[1, -1], late[2, 0] = 1, -0.0
     assert Space(late).row_ids.tolist() == [0, 1, 0]
