@@ -66,11 +66,14 @@ class C1Report(ReportStage):
         decision, made = read_decision(house, given[self.decide.name])
         shown = [s for s in self.projection.sources if s.variant == TRAINED] or list(self.projection.sources)
         several = len({s.model for s in shown}) > 1
+        # a copy goes by the name of what it controls
+        asked = {s.extract.name for s in self.projection.sources if s.model == s.extract.ref.short}
+        asked.add(self.references.decoder.name)
         return C1Inputs(
             measurements=read_measurements(house, (given[r.name] for r in self.measuring)) + made,
             decision=decision,
             data=data_told(house),
-            models=[model_told(e, given, control=e.ref.kind == "random") for e in self.extractions],
+            models=[model_told(e, given, control=e.name not in asked) for e in self.extractions],
             labels=list(house.manifest.labels),
             projections={
                 f"{s.model} {s.point}" if several else s.point: _plane(pooled(house, given, s).values)

@@ -199,8 +199,9 @@ class Q1Report(ReportStage):
 
     def _about(self, extract: Extract, given: Mapping[str, Look]) -> dict[str, Any]:
         decoder = extract.ref.card.role == "decoder"
-        told = model_told(extract, given, control=extract.ref.kind == "random")
-        if decoder and told["role"] == "control":
+        asked = extract in (*self.compared.vlm, self.compared.decoder)
+        told = model_told(extract, given, control=not asked)
+        if decoder and not asked:
             told["role"] = "decoder control"
         if extract == self.compared.decoder and not self.examples:
             told["decoded examples"] = f"none: {NOT_PIXELS}"

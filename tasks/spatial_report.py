@@ -48,16 +48,14 @@ class Q2Report(ReportStage):
         decision, made = read_decision(house, given[self.decide.name])
         measured = read_measurements(house, (given[p.name] for p in self.probes))
         lines = {row: self._lines(row, house, given, measured) for row in ("Q2.1", "Q2.2", "Q2.3")}
-        beside = {p.beside.extract.name for p in self.probes if p.beside}
+        asked = {p.extract.name for p in self.probes}
+        asked |= {p.beside.extract.name for p in self.probes if p.beside}
         return Q2Inputs(
             measurements=measured + made,
             decision=decision,
             about={name: row.about for name, row in ROWS.items()},
             data=data_told(house),
-            models=[
-                model_told(e, given, control=e.ref.kind == "random" and e.name not in beside)
-                for e in self.extractions
-            ],
+            models=[model_told(e, given, control=e.name not in asked) for e in self.extractions],
             boxes={row: lines[row] for row in ("Q2.1", "Q2.2") if lines[row]},
             rebuilt=lines["Q2.3"],
             recipes=self.recipes(house, given),

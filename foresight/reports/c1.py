@@ -19,6 +19,7 @@ from foresight.reports.tables import (
     known,
     measurement_table,
     measurements_csv,
+    numbers_of,
     of_one_model,
     point_name,
 )
@@ -193,7 +194,7 @@ def _section(inputs: C1Inputs, row: str) -> Section:
         id=row,
         title=TITLES[row],
         figures=pictures,
-        tables=[measurement_table(shown, caption=f"All {len(mine)} numbers of {row}", folded=len(mine) > 12)],
+        tables=[measurement_table(shown, caption=numbers_of(len(mine), row), folded=len(mine) > 12)],
         text=text,
         changes=[c for v in verdicts for c in changes_for(v)],
     )

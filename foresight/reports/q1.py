@@ -16,6 +16,10 @@ from foresight.reports.tables import measurements_csv, short
 REQUIRED = ("row", "name", "value")
 
 
+ASKED = "as asked"
+"""What the weights of a model are called that were asked for by name and are not trained."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Q1Inputs:
     """Everything the report shows, as plain values. nan and None both mean undefined; then `why` says why."""
@@ -76,11 +80,15 @@ class Q1Inputs:
 
     @cached_property
     def shown(self) -> list[Mapping[str, Any]]:
-        """The measurements as the sections name them: without the card where one VLM was measured alone."""
-        vlms = {m.get("model") for m in self.measurements if not self.is_decoder(m)}
+        """The measurements as the sections name them: without the card where one VLM was measured alone.
+
+        Random weights that were asked for by name are what is looked at, and no copy beside something else.
+        """
+        rows = [{**m, "variant": ASKED} if "@random" in str(m.get("model")) else m for m in self.measurements]
+        vlms = {m.get("model") for m in rows if not self.is_decoder(m)}
         if len(vlms) > 1 or any((None, point) not in self.decoder_places for _, point in self.decoder_places):
-            return list(self.measurements)
-        return [{**m, "model": None} for m in self.measurements]
+            return rows
+        return [{**m, "model": None} for m in rows]
 
     def is_decoder(self, m: Mapping[str, Any]) -> bool:
         """Return whether `m` was measured in the decoder's own space."""

@@ -29,7 +29,7 @@ from foresight.reports.q1_rows import (
     verdict_of,
     vlm_points,
 )
-from foresight.reports.tables import known, measurement_table, n_text, point_name
+from foresight.reports.tables import known, measurement_table, n_text, numbers_of, point_name
 
 if TYPE_CHECKING:
     from foresight.reports.q1 import Q1Inputs
@@ -81,14 +81,14 @@ def _section(inputs: Q1Inputs, row: str) -> Section:
     text, pictures, tables = build(inputs, whole) if whole or overall else ([], [], [])
     pictures = [*pictures, *target_maps([m for m in rows if m.get("target")])]
     if rows:
-        caption = f"All {len(rows)} numbers of {row}"
+        caption = numbers_of(len(rows), row)
         tables = [*tables, measurement_table(rows, caption=caption, folded=True)]
     return Section(
         id=row,
         title=TITLES.get(row, row),
         figures=pictures,
         tables=tables,
-        text=[t for t in text if t],
+        text=[words.begun(t) for t in text if t],
         projector=linked_panels(inputs) if row == "Q1.1" else None,
         changes=_composite_changes(inputs) if overall else _changes(inputs, row, verdict),
         verdict=str((inputs.decision if overall else verdict).get("overall" if overall else "verdict", "")),

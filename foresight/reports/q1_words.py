@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ NO_CEILING = (
     "channels may be made to share little with each other, and then a VLM point can lie above it."
 )
 """What stands where a noise ceiling would, and why."""
+
+
+def begun(sentence: str) -> str:
+    """Return the sentence with a capital, unless it begins with a symbol such as k-NN."""
+    return sentence[0].upper() + sentence[1:] if re.match(r"[a-z]+ ", sentence) else sentence
 
 
 def is_control(m: Row) -> bool:
@@ -164,10 +170,8 @@ def emergence_sentence(measurements: Sequence[Row], name: str, points: Sequence[
     if not seen:
         return ""
     if not clear:
-        return (
-            f"At none of the {len(seen)} points does the interval of {name} clear chance: no "
-            "categories emerge."
-        )
+        where = f"At none of the {len(seen)} points" if len(seen) > 1 else f"Not even at {seen[0]}"
+        return f"{where} does the interval of {name} clear chance: no categories emerge."
     if clear == seen:
         return f"Categories are readable at every one of the {len(seen)} points, from {seen[0]} on."
     return f"Categories are readable at {len(clear)} of {len(seen)} points, first at {clear[0]}."

@@ -21,6 +21,7 @@ from foresight.reports.tables import (
     measurement_table,
     measurements_csv,
     number_cell,
+    numbers_of,
     of_one_model,
     point_name,
     value_cell,
@@ -153,7 +154,7 @@ def _section(inputs: Q2Inputs, row: str) -> Section:
                 pictures.append(curve(path, threshold=by_metric.get(name)))
     pictures += _gallery(inputs, row)
     shown = [m for m in of_one_model(inputs.measurements) if m["row"] == row]
-    tables = [measurement_table(shown, caption=f"All {len(mine)} numbers of {row}", folded=len(mine) > 12)]
+    tables = [measurement_table(shown, caption=numbers_of(len(mine), row), folded=len(mine) > 12)]
     if row == "Q2.1":
         tables = [*_capacity(shown), *tables]
     lead = [m for m in measured if m["name"] == measured[0]["name"]]

@@ -78,6 +78,11 @@ def measurement_table(
     return Table(caption=caption, columns=columns, rows=rows, folded=folded)
 
 
+def numbers_of(count: int, row: str) -> str:
+    """Return the caption of the table of a row's `count` numbers."""
+    return f"The one number of {row}" if count == 1 else f"All {count} numbers of {row}"
+
+
 def known(value: Any) -> bool:
     """Return whether `value` is a finite number."""
     return value is not None and not isinstance(value, str) and math.isfinite(value)

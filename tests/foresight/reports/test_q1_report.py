@@ -13,7 +13,7 @@ from PIL import Image
 from foresight.metrics.perceptual import UNPUBLISHED
 from foresight.reports import build_q1_report, measurements_csv, render
 from foresight.reports.page import number_text
-from foresight.reports.q1_words import HALVES, NO_CEILING
+from foresight.reports.q1_words import HALVES, NO_CEILING, begun
 from foresight.studies.decoded import GAIN as DECODED_GAIN
 from foresight.studies.decoded import OF
 from foresight.studies.position import GAIN, POSITION
@@ -166,8 +166,8 @@ def test_the_position_probe_is_told_beside_its_copy_and_does_not_lead_its_row():
     copy = {**probe, "variant": "random weights", **measured(0.1)}
     report = build_q1_report(q1_inputs(measurements=[*rows, probe, copy], **BARE))
     text = " ".join(next(s for s in report.sections if s.id == "Q1.4").text)
-    assert "ridge R² VLM→decoder is 0.500" in text
-    assert f"{POSITION} is 0.300" in text
+    assert "Ridge R² VLM→decoder is 0.500" in text
+    assert f"{begun(POSITION)} is 0.300" in text
     assert "training adds 0.200" in text
 
 
@@ -429,7 +429,7 @@ def test_the_decoded_prediction_is_told_and_stands_beside_every_control():
     (gallery,) = (f for f in section.figures if f.name == "decoded-prediction")
     assert "decoder round trip, prediction, random weights" in gallery.alt
     # the row is still told by its ridge, and the other figures and tables leave these numbers out
-    assert section.text[0].startswith("ridge R² VLM→decoder")
+    assert section.text[0].startswith("Ridge R² VLM→decoder")
     assert not any(OF in c.text for t in section.tables[:1] for row in t.rows for c in row)
 
 
@@ -458,3 +458,16 @@ def test_what_was_not_decoded_says_why():
     assert not any(t.caption.startswith("The decoded prediction") for t in section.tables)
     absent = decoded_section([], undecoded="its layers are not what becomes pixels")
     assert absent.text[-1] == "No prediction was decoded: its layers are not what becomes pixels."
+
+
+def test_random_weights_that_were_asked_for_are_what_is_looked_at():
+    rows = [
+        {**m, "model": "tiny-vlm@random0"}
+        for m in measurements()
+        if m["variant"] == "random weights" and m["point"] in POINTS
+    ]
+    report = build_q1_report(q1_inputs(measurements=rows, **BARE))
+    part = section(report, "Q1.4")
+    assert part.text[0].startswith("Ridge R²")
+    assert "undefined" not in part.text[0]
+    assert "as asked" in {cell.text for t in part.tables for row in t.rows for cell in row}
