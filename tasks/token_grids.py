@@ -176,7 +176,7 @@ def _alone(house: House, told: Sequence[_Told], digests: Sequence[str]) -> Place
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(digests), BLOCK):
             part = one.values(house, digests[start : start + BLOCK])
-            yield part.reshape(len(part), *one.counts, -1).astype(np.float32)
+            yield part.reshape(len(part), *one.counts, -1)
 
     return one.rows, one.cols, one.times_s, blocks
 
