@@ -41,7 +41,7 @@ class Settings(AlignmentSettings):
         "one-at-a-time",
         title="Ablations",
         description="one-at-a-time: the point, the adapter or the share of samples is changed around the pipeline; "
-        "cross: every point with every adapter and every share, about four times as many trainings.",
+        "cross: every point with every adapter and every share, about five times as many trainings.",
     )
 
     @field_validator("adapters")
