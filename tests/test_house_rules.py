@@ -38,9 +38,9 @@ def test_imports_go_one_way() -> None:
         ("foresight.data", ("torch", "decord", "av")),
         ("foresight.metrics", ("torch", "sklearn")),
         ("store", ("torch",)),
-        ("flows.engine", ("torch", "transformers", "prefect")),
+        ("flows.engine", ("torch", "transformers", "prefect", "matplotlib")),
         ("flows.cli", ("torch", "prefect", "zarr")),
-        ("flows.show", ("torch", "prefect")),
+        ("flows.show", ("torch", "prefect", "matplotlib")),
         ("flows.experiments; flows.experiments.experiments()", ("torch", "prefect")),
     ],
 )

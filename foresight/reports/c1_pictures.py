@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 
 from foresight.reports.galleries import pixels
-from foresight.reports.style import Picture, Theme, literal
+from foresight.reports.style import Picture, Theme, blank, literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 SIDE, GAP, LEFT = 0.92, 0.06, 1.75
 """Inches: a picture, the space around it, and the names of the lines."""
@@ -37,7 +40,7 @@ def rebuilt(
     def draw(theme: Theme) -> Canvas:
         count = 1 + len(lines) + len(away)
         width, height = LEFT + len(true) * (SIDE + GAP), GAP + count * (SIDE + GAP)
-        canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
+        canvas = blank(theme, width, height)
         axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure as Canvas
 
 from foresight.reports.style import (
     MARKERS,
@@ -29,6 +27,9 @@ from foresight.reports.style import (
     ramp,
     sheet,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
 OTHER = "other"
 
@@ -263,7 +264,7 @@ def distance_density(
             xlabel="distance in the VLM space",
             ylabel="distance in the decoder space",
         )
-        cells = axes.hexbin(x, y, gridsize=38, cmap=ramp(theme), mincnt=1, norm=LogNorm(), lw=0.1)
+        cells = axes.hexbin(x, y, gridsize=38, cmap=ramp(theme), mincnt=1, norm="log", lw=0.1)
         bar = canvas.colorbar(cells, ax=axes, fraction=0.05, pad=0.02)
         plain_bar(bar, theme, "pairs")
         return canvas

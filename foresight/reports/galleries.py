@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Rectangle
 from PIL import Image
 
-from foresight.reports.style import Picture, Theme, literal
+from foresight.reports.style import Picture, Theme, blank, literal, rectangle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -135,7 +136,7 @@ def reconstructions(items: Sequence[Mapping[str, Any]]) -> Picture:
 
 def _table(theme: Theme, width: float, height: float) -> tuple[Canvas, Axes]:
     """Return a figure of `width` x `height` inches with one axes in inches, y downwards."""
-    canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
+    canvas = blank(theme, width, height)
     axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
@@ -161,7 +162,7 @@ def _place(
     axes.imshow(image, extent=(x0, x0 + w, y0 + h, y0), interpolation="nearest", aspect="auto", **how)
     axes.viewLim.set(limits)  # imshow turns the view to the picture
     edge, line = (theme.hit, 3.0) if hit else (theme.rule, 0.8)
-    axes.add_patch(Rectangle((x0, y0), w, h, fill=False, edgecolor=edge, linewidth=line))
+    rectangle(axes, x0, y0, w, h, fill=False, edgecolor=edge, linewidth=line)
 
 
 def _say(

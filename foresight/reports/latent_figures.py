@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
 
-from foresight.reports.style import Picture, Theme, legend, literal, plain_axes, plain_bar, ramp, sheet
+from foresight.reports.style import (
+    Picture,
+    Theme,
+    legend,
+    literal,
+    plain_axes,
+    plain_bar,
+    ramp,
+    sheet,
+    whole_numbers,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
 MOST_CHANNELS = 128
 """Channels drawn one by one; of more, evenly spaced ones."""
@@ -31,7 +43,7 @@ def channel_shares(shares: Mapping[str, Sequence[float]]) -> Picture:
         count = max(len(v) for v in shares.values())
         axes.axhline(1 / count, color=theme.control, lw=1.2, ls=":", label="an even share")
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         legend(axes, theme)
         return canvas
 
@@ -78,7 +90,7 @@ def autocorrelation_map(table: Sequence[Sequence[float | None]]) -> Picture:
         low = min(0.0, float(np.nanmin(whole))) if np.isfinite(whole).any() else 0.0
         image = axes.imshow(whole, cmap=ramp(theme), vmin=low, vmax=1.0, extent=extent, aspect="auto")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
+            whole_numbers(axis)
         plain_bar(canvas.colorbar(image, ax=axes, fraction=0.05, pad=0.02), theme, "correlation")
         return canvas
 
@@ -102,7 +114,7 @@ def channel_spectra(shares: Sequence[Sequence[float]], centroids: Sequence[float
         image = axes.imshow(
             table[kept], cmap=ramp(theme), aspect="auto", vmin=0.0, extent=(0.5, rings + 0.5, len(kept) - 0.5, -0.5)
         )  # fmt: skip
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         step = -(-len(kept) // 20)
         axes.set_yticks(range(0, len(kept), step), [str(c) for c in kept[::step]])
         plain_bar(canvas.colorbar(image, ax=axes, fraction=0.05, pad=0.02), theme, "share of power")

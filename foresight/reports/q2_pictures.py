@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Rectangle
 
 from foresight.reports.galleries import pixels
-from foresight.reports.style import Picture, Theme, literal
+from foresight.reports.style import Picture, Theme, blank, literal, rectangle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 SIDE, GAP, LEFT = 1.0, 0.08, 1.3
 """Inches: a picture, the space around it, and the names of the lines."""
@@ -39,8 +40,8 @@ def boxes(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Picture:
                         _outline(axes, box, x, y, colour, style)
         bottom = GAP + len(lines) * (SIDE + GAP) + 0.1
         for x, colour, text in ((LEFT, TRUTH, "true box"), (LEFT + 1.2, FOUND, "read off the tokens")):
-            axes.add_patch(Rectangle((x, bottom - 0.09), 0.24, 0.18, facecolor="#555555", lw=0))
-            axes.add_patch(Rectangle((x + 0.05, bottom - 0.05), 0.14, 0.1, fill=False, ec=colour, lw=1.6))
+            rectangle(axes, x, bottom - 0.09, 0.24, 0.18, facecolor="#555555", lw=0)
+            rectangle(axes, x + 0.05, bottom - 0.05, 0.14, 0.1, fill=False, ec=colour, lw=1.6)
             axes.text(x + 0.32, bottom, text, va="center", fontsize=9.5, color=theme.muted)
         return canvas
 
@@ -76,7 +77,7 @@ def _sheet(theme: Theme, lines: Sequence[tuple[str, Sequence[Any]]], *, note: fl
     width = LEFT + max(len(items) for _, items in lines) * (SIDE + GAP)
     width = max(width, NOTED) if note else width
     height = GAP + len(lines) * (SIDE + GAP) + note
-    canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
+    canvas = blank(theme, width, height)
     axes = canvas.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
@@ -92,4 +93,4 @@ def _show(axes: Axes, png: bytes, x: float, y: float) -> None:
 def _outline(axes: Axes, box: Sequence[float], x: float, y: float, colour: str, style: str) -> None:
     x0, y0, x1, y1 = (np.clip(v, 0, 1) * SIDE for v in box)
     for width, edge in ((3.2, "#000000"), (1.6, colour)):  # a dark rim, so that it shows on any ground
-        axes.add_patch(Rectangle((x + x0, y + y0), x1 - x0, y1 - y0, fill=False, ec=edge, lw=width, ls=style))
+        rectangle(axes, x + x0, y + y0, x1 - x0, y1 - y0, fill=False, ec=edge, lw=width, ls=style)

@@ -1,6 +1,7 @@
 """The one look of all figures: two themes, a colour-blind safe palette, and byte-identical rendering.
 
-Only matplotlib's object interface is used: no pyplot state, so figures can be drawn in any thread.
+Only matplotlib's object interface is used: no pyplot state, so figures can be drawn in any thread. It is imported
+where something is drawn: a plan draws nothing, and would wait for it.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure as Canvas
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-# ids inside an SVG are random without a salt
-mpl.rcParams["svg.hashsalt"] = "foresight"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure as Canvas
 
 DPI = 160
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#7A5195")
@@ -103,14 +100,28 @@ class Picture:
 
 def _sheet_of(canvas: Canvas) -> Canvas:
     """Return the figure ready to be arranged and saved."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    # ids inside an SVG are random without a salt
+    mpl.rcParams["svg.hashsalt"] = "foresight"
     FigureCanvasAgg(canvas)
     canvas.dpi = DPI
     return canvas
 
 
+def blank(theme: Theme, width: float, height: float) -> Canvas:
+    """Return an empty figure of `width` x `height` inches whose parts stay where they are put."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), facecolor=theme.paper)
+
+
 def sheet(theme: Theme, width: float, height: float) -> Canvas:
     """Return an empty figure of `width` x `height` inches whose parts arrange themselves."""
-    canvas = Canvas(figsize=(width, height), facecolor=theme.paper)
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    canvas = blank(theme, width, height)
     canvas.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06))
     return canvas
 
@@ -135,6 +146,20 @@ def plain_axes(
         axes.set_title(literal(title), color=theme.ink, fontsize=10.5, loc="left", fontweight="bold")
 
 
+def rectangle(axes: Axes, x: float, y: float, width: float, height: float, **how: Any) -> None:
+    """Draw a rectangle from (x, y)."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((x, y), width, height, **how))
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Keep ticks to whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
 def plain_bar(bar: Colorbar, theme: Theme, label: str) -> None:
     """Dress a colour bar: named, with small ticks and no outline."""
     bar.set_label(label, color=theme.muted, fontsize=9.5)
@@ -145,6 +170,8 @@ def plain_bar(bar: Colorbar, theme: Theme, label: str) -> None:
 
 def ramp(theme: Theme) -> LinearSegmentedColormap:
     """Return the theme's colour map for heat maps and densities; nan is the paper itself."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     name = f"foresight-{theme.name}"
     return LinearSegmentedColormap.from_list(name, theme.sequential, bad=theme.paper)
 
