@@ -34,9 +34,11 @@ def main() -> None:
     Exit status: 0 done, 1 the work failed, 2 the request was wrong. With --json one JSON document goes to
     standard output and everything else to standard error.
     """
-    # torch's threads else spin while they wait for each other: small models then take 10 to 40 times the CPU on
-    # cores that others use too. Read once, when torch is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # torch's threads spin while they wait for each other: for 300,000 turns, which on cores that others use too costs
+    # up to forty times the work of a small model; for none, which doubles its training on idle cores. Read once, when
+    # torch is imported
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def cards_option(command: Callable[..., None]) -> Callable[..., None]:
