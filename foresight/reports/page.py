@@ -60,7 +60,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One table cell. `kind` only sets the look: text, number, undefined, mono, long, word."""
+    """One table cell. `kind` only sets the look: text, several (words), number, undefined, mono, long, word."""
 
     text: str
     kind: str = "text"

@@ -25,12 +25,17 @@ def models_table(models: Sequence[Mapping[str, Any]]) -> Table | None:
                 Cell(text="n/a" if params is None else f"{params:,}", kind="number"),
                 Cell(text=", ".join(map(str, m.get("points", ()))), kind="long"),
                 Cell(text=short(m.get("fingerprint", "")), kind="mono"),
-                *(Cell(text=brief(m.get(k, ""))) for k in extra),
+                *(_told(brief(m.get(k, ""))) for k in extra),
             ]
         )
     return Table(
         caption="Models", columns=["card", "role", "parameters", "points", "fingerprint", *extra], rows=rows
     )
+
+
+def _told(text: str) -> Cell:
+    """Return a cell that keeps room for several words."""
+    return Cell(text=text, kind="several" if len(text) > 24 else "text")
 
 
 def recipes_table(recipes: Sequence[Mapping[str, Any]]) -> list[Table | str]:
