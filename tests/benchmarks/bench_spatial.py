@@ -8,9 +8,10 @@ the box study on them; its time and memory are of one point with its random copy
 
 21 November 2026, two cores of an AMD EPYC that had three to five times as much work (wall clock was 3 to 4 times CPU).
 `scenes`, 1,000 samples, 8 points, 0 forward passes: CPU s a point 14 for boxes, 51 for objects, 8 for fine detail; 616
-in all, most memory 1.4 GB. `c1`, 250 samples, 8 points: 203 CPU s, of them 81 for 13 adapters, 62 for places, 35 for 16
-rebuilds; 1.35 GB. `--wide`, 1,000 samples: 167 CPU s a point with its copy, 119 of them to read 2 x 1.8 GB (since made
-a fifth less), 1.6 GB; so 8 points are about 20 minutes of CPU in the same memory, as one point is held at a time.
+in all, most memory 1.4 GB. `c1`, 1,000 samples, 8 points, 0 forward passes: 258 CPU s, of them 85 for 13 adapters,
+84 for 16 rebuilds, 52 for places; 1.6 GB. `--wide`, 1,000 samples: 167 CPU s a point with its copy, 119 of them to
+read 2 x 1.8 GB (since made a fifth less), 1.6 GB; so 8 points are about 20 minutes of CPU in the same memory, as one
+point is held at a time.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def child(study: str, samples: int, part: str, work: Path) -> Any:
     module = "tests.benchmarks.bench_spatial"
     command = [sys.executable, "-m", module, study, f"--samples={samples}", f"--part={part}"]
     # as the command line starts
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GOMP_SPINCOUNT": "1000"}
     done = subprocess.run(command, cwd=work, env=environment, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
