@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, Route, TimeoutError, expect, sync_playwright
 
 from tests.deployments.test_local import ask
 
@@ -27,6 +28,7 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
 PATIENCE_S = 400
+TRIES = 5
 ASKED = {
     "Samples": "8",
     "Seed": "3",
@@ -111,7 +113,7 @@ def submit(page: Page) -> str:
     # the form hands its last field over a moment after it was left
     page.wait_for_timeout(1000)
     said = []
-    for _ in range(5):
+    for _ in range(TRIES):
         with page.expect_response(lambda answer: "create_flow_run" in answer.url) as answered:
             page.get_by_role("button", name="Submit").click()
         if answered.value.ok:
@@ -138,9 +140,13 @@ def run_through_its_form(url: str, page: Page, experiment: str, values: dict[str
 
 
 def open_artifact(url: str, page: Page, run: str, key: str) -> None:
-    page.goto(f"{url}/runs/flow-run/{run}")
-    page.get_by_text("Artifacts", exact=True).first.click()
-    page.get_by_text(key, exact=True).first.click()
+    """Open an artifact of a run; the page is loaded again where the server was too busy, as a person would."""
+    for _ in range(TRIES):
+        page.goto(f"{url}/runs/flow-run/{run}")
+        page.get_by_text("Artifacts", exact=True).first.click()
+        with suppress(TimeoutError):
+            return page.get_by_text(key, exact=True).first.click(timeout=1000 * PATIENCE_S / TRIES)
+    raise AssertionError(f"the page of run {run} shows no artifact {key}, loaded {TRIES} times")
 
 
 def is_in_view(page: Page, column: str) -> bool:
