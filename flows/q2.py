@@ -63,7 +63,7 @@ def stages(settings: Settings, house: House) -> list[Any]:
                     )
                 )  # fmt: skip
     decide = Decide(probes=tuple(probes), absent=absent)
-    report = Q2Report(probes=tuple(probes), decide=decide, ceilings=tuple(ceilings.values()))
+    report = Q2Report(probes=tuple(probes), decide=decide)
     extracted = model_stages([*vlm, *copies, *(e for b in beside for e in (b.extract, b.copy))])
     return [Ingest(), *extracted, *ceilings.values(), *probes, decide, report]
 

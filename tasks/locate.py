@@ -21,9 +21,9 @@ from tasks.kept import keep_measurements
 from tasks.model import provenance
 from tasks.pairs import Source
 from tasks.reconstruct import place_of, too_few
-from tasks.spatial import Pictures, read_patches, truth_of
+from tasks.spatial import Ceiling, Pictures, read_patches, truth_of
 from tasks.stages import Look, look_up
-from tasks.token_grids import Counts, frame_size, read_grids
+from tasks.token_grids import read_grids
 
 VERSION = 2
 """Goes up when the same tokens give other numbers."""
@@ -32,36 +32,14 @@ LIKE = "Q2.1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patches:
-    """Read boxes off raw patches of one grid. Values: `ceiling` by metric, or `why` no box can be read of this data."""
+class Patches(Ceiling):
+    """Read boxes off raw patches of one grid, on C1's split. Values: `ceiling`, or `why` this data gives no box."""
 
-    grid: Counts
-    extract: Extract
-    """Whose frames are cut into patches."""
-    seed: int
+    row: str = "C1.4"
 
     @property
-    def name(self) -> str:
-        grid, px = ("x".join(map(str, sides)) for sides in (self.grid, frame_size(self.extract)))
-        return f"C1.4 raw patches {grid} at {px} px"
-
-    needs: tuple[str, ...] = ("data",)
-
-    def recipe(self, house: House) -> store.Recipe:
-        stills = all(s.media == "image" for s in house.manifest)
-        return store.Recipe(
-            operation="c1.4.patches",
-            version=VERSION,
-            settings={
-                "seed": self.seed,
-                "grid": list(self.grid),
-                "frames": self.extract.framing.canonical(stills=stills),
-            },
-            inputs={"manifest": house.manifest_id},
-        )
-
-    def look(self, house: House, given: Mapping[str, Look]) -> Look:
-        return look_up(house, self.name, self.recipe(house))
+    def version(self) -> int:
+        return VERSION
 
     def run(self, house: House, given: Mapping[str, Look], progress: Progress) -> None:
         values: dict[str, object] = {"why": too_few(house) or spatial_truth.without_boxes(house.manifest)}

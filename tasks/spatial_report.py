@@ -15,7 +15,7 @@ from tasks.extract import Extract
 from tasks.house import House
 from tasks.kept import read_decision, read_measurements
 from tasks.report import ReportStage, data_told, model_told, versions_told
-from tasks.spatial import Ceiling, Decide, Pictures, Probe, as_png
+from tasks.spatial import Decide, Pictures, Probe, as_png
 from tasks.stages import Look
 
 
@@ -25,7 +25,6 @@ class Q2Report(ReportStage):
 
     probes: tuple[Probe, ...]
     decide: Decide
-    ceilings: tuple[Ceiling, ...]
     experiment: ClassVar[str] = "q2"
     version: ClassVar[int] = 3
 
