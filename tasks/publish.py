@@ -159,7 +159,7 @@ class Q1Report(ReportStage):
         manifest = house.manifest
         decision, made = read_decision(house, given[self.decide.name])
         measured = read_measurements(house, (given[r.name] for r in self.measuring))
-        spaces = read_spaces(house, given, self.compared, self.seed)
+        spaces = read_spaces(house, given, self.compared.without_copies(), self.seed)
         looked_at = shown(spaces)
         best = looked_at[decision["best_point"]]
         queries = [i * len(manifest) // QUERIES for i in range(QUERIES)] if len(manifest) > QUERIES else []
